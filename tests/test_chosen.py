@@ -238,7 +238,7 @@ def test_masks_without_a_class_or_with_values_that_nobody_names_are_told(tmp_pat
         assert "\n" not in str(caught.value)
     (tmp_path / "colour").mkdir()
     np.save(tmp_path / "colour" / "a.npy", np.zeros((8, 8, 2), np.uint8))
-    with pytest.raises(UserError, match=r"has 2 channels, and data\.channels is 1"):
+    with pytest.raises(UserError, match=r"has 2 channels, but data\.channels is 1"):
         pictures.load(ws, pictures.BACKGROUNDS, str(tmp_path / "colour"), SIDE, data)
 
 

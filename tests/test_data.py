@@ -397,7 +397,7 @@ def test_polypgen_keeps_names_apart_over_its_centres(tmp_path):
 
 def test_an_unknown_layout_says_what_is_there(tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match=r"holds no pictures that are read\."):
+    with pytest.raises(UserError, match=r"holds no pictures that can be read\."):
         checkup.check(tmp_path)
     picture().save(tmp_path / "images/a.png")
     with pytest.raises(UserError, match=r'page "Data of.*; seen: images/ \(1 picture, such as a\.png\)\.'):
@@ -535,7 +535,7 @@ def test_a_run_whose_source_is_not_there_has_its_pairs_and_makes_no_others(nano,
 
 def test_pairs_in_memory_are_kept_where_another_process_reads_them(nano_params, tmp_path):
     pairs = dataset.gather(["x"], np.zeros((1, 3, 4, 4), np.uint8), np.ones((1, 1, 4, 4), np.uint8))
-    with pytest.raises(ValueError, match="in memory alone"):
+    with pytest.raises(ValueError, match="only in memory"):
         _ = pairs.stored
     ws = Workspace(tmp_path / "run")
     kept = dataset.keep(ws, "tests/X", pairs)

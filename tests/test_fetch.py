@@ -266,12 +266,12 @@ def named(name: str) -> zipfile.ZipInfo:
     (archive({}, (named("..\\..\\escaped.png"), b"x")), "leads out"),
     (archive({}, (named(""), b"x")), "leads out"),
     (archive({}, (named("."), b"x")), "leads out"),
-    (archive({}, (link(), b"/etc/passwd")), "no plain file"),
+    (archive({}, (link(), b"/etc/passwd")), "not a plain file"),
     (archive({"zeros.png": bytes(20_000_000)}), "would grow to 20000000 bytes"),
     (archive({"a": b"1", "a/b": b"2"}), "two entries of the name"),
-    (b"<html>not found</html>", "no sound zip"),
-    (pictures()[:-3000], "no sound zip"),
-    (pictures().replace(b"IDAT", b"iDAT", 1), "no sound zip"),
+    (b"<html>not found</html>", "not a sound zip"),
+    (pictures()[:-3000], "not a sound zip"),
+    (pictures().replace(b"IDAT", b"iDAT", 1), "not a sound zip"),
 ], ids=["parent", "inner parent", "absolute", "drive", "backslash", "no name", "dot", "link", "bomb",
         "file and folder", "page", "truncated", "damaged"])
 def test_hostile_and_damaged_archives_leave_nothing_behind(server, tmp_path, content, complaint):

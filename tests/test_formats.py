@@ -282,7 +282,7 @@ def test_slices_are_taken_by_axis_and_honour_the_orientation(tmp_path):
 
 def test_volumes_without_slices_four_axes_and_slices_that_are_not_there(tmp_path):
     path = nifti(tmp_path / "a.nii", np.zeros((4, 5, 6), np.int16))
-    assert "a volume of 4x5x6; its slices are taken by data.slices" in refused(path)
+    assert "a volume of 4x5x6; take its slices with data.slices" in refused(path)
     assert "no slice 6 of its axis 2, which has 6" in refused(path, (2, 6))
     assert "has 4 axes (4x5x6x7)" in refused(nifti(tmp_path / "b.nii", np.zeros((4, 5, 6, 7), np.int16)))
     path.write_bytes(path.read_bytes()[:360])

@@ -159,7 +159,7 @@ def test_a_pipe_is_not_waited_for(argv: tuple[str, ...], place: str, tried, monk
 
 
 @pytest.mark.parametrize(("content", "says"), [
-    (b"image,patient\na\nb,P1\n", "tells no patient of a"),
+    (b"image,patient\na\nb,P1\n", "gives no patient for a"),
     (b"", "who.csv cannot be read"),
     (b"patient\n", "there is no column patient"),
     (b'image,patient\na,"P1\n', "who.csv cannot be read"),

@@ -110,7 +110,7 @@ def test_a_damaged_profile_is_read_or_refused(tmp_path_factory, nano_values, dra
          b"!!float "])))
     path.write_bytes(text[:place].encode() + new + text[place + cut:].encode())
     p, text = attempt(lambda: params.validate(params.load(path)))
-    assert p or text.startswith((f"{path} ", "Parameters: ", "There can be no file"))
+    assert p or text.startswith((f"{path} ", "Parameters: ", "No file can have"))
     assert text == printable(text)
 
 
@@ -134,7 +134,7 @@ def merges() -> str:
     ("\n".join(" " * n + "- " for n in range(1200)), "nested too deeply"),
     ("seed: 0x" + 5000 * "f", "more than 64 bits"),
     ("seed: " + 5000 * "9", "is not YAML"),
-    ("train: {images: 5}\ntrain: {images: 6}", "a key is there twice"),
+    ("train: {images: 5}\ntrain: {images: 6}", "a key occurs twice"),
     ("x: !!timestamp 2001-02-30", "is not YAML"),
     ("x: !!float a", "is not YAML"),
     ("x: !!bool a", "is not YAML"),

@@ -217,8 +217,8 @@ def test_keys_of_labels_may_be_integers_and_are_of_one_kind():
     for mapped, says in (({1: "a", "#ff0000": "b"}, "one kind"), ({1: "background"}, "at least one class"),
                          ({True: "a"}, "valid string"), ({}, "labels"), ({1: "a", "01": "b"}, "1 twice"),
                          ({"#FF0000": "a", "#ff0000": "b"}, "#ff0000 twice"),
-                         ({1: "a/b"}, "'a/b' is no name"), ({1: ""}, "'' is no name"),
-                         ({1: "a\nb"}, "is no name")):
+                         ({1: "a/b"}, "'a/b' is not a class name"), ({1: ""}, "'' is not a class name"),
+                         ({1: "a\nb"}, "is not a class name")):
         with pytest.raises(UserError, match=says):
             params.validate({"data": {"labels": mapped}})
 
@@ -228,8 +228,8 @@ def test_background_may_be_written_in_any_case():
 
 
 @pytest.mark.parametrize(("values", "says"), [
-    ({"images": "a/*"}, "together"), ({"images": "a", "masks": "b"}, "one at least"),
-    ({"images": "*", "masks": "*/*"}, "as many"), ({"intensities": [5, 5]}, "low is below high"),
+    ({"images": "a/*"}, "together"), ({"images": "a", "masks": "b"}, "at least one"),
+    ({"images": "*", "masks": "*/*"}, "the same number"), ({"intensities": [5, 5]}, "low below high"),
     ({"intensities": "dull"}, "intensities"), ({"slices": [3, 0, 1]}, "axis is 0, 1 or 2"),
     ({"slices": [0, 5, 1]}, "first is not above last"), ({"min_area": 0}, "min_area"),
     ({"fit": "stretch"}, "fit")])

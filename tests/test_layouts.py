@@ -109,7 +109,7 @@ def test_nnunet_with_its_classes_and_channels(tmp_path, ending):
     report, masks = read(tmp_path, labels={1: "liver", 2: "tumour"})
     assert problems(report)[0] == (f"imagesTr/case_1_0000.{ending}", "channels")
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": ["liver"]}))
-    with pytest.raises(UserError, match="not as nnU-Net's"):
+    with pytest.raises(UserError, match="not in nnU-Net's form"):
         read(tmp_path)
 
 
@@ -248,7 +248,7 @@ def test_coco_that_names_absent_images_or_is_damaged(tmp_path):
     content = json.loads((tmp_path / "annotations/instances.json").read_text())
     del content["annotations"][0]["image_id"]
     (tmp_path / "annotations/instances.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="not as COCO files are"):
+    with pytest.raises(UserError, match="not a valid COCO file"):
         read(tmp_path)
     (tmp_path / "annotations/instances.json").write_text('{"images": [')
     with pytest.raises(UserError, match="damaged JSON"):
@@ -268,7 +268,7 @@ def test_coco_boxes_without_outline_and_pictures_that_it_does_not_name_are_told(
         told = report.problems[0].detail
     except UserError as error:
         masks, told = {}, str(error)
-    assert (masks, "without an outline" in told) == ({}, True)
+    assert (masks, "a box but no outline" in told) == ({}, True)
 
 
 def test_a_file_of_coco_is_parsed_once_a_scan(tmp_path, monkeypatch):
@@ -382,7 +382,7 @@ def test_labelme(tmp_path):
     (tmp_path / "c.png").unlink()
     (tmp_path / "b.json").write_text(json.dumps({"shapes": [{**shapes[0], "shape_type": "linestrip"}]}))
     report, _ = read(tmp_path)
-    assert report.problems[0].detail == ("a linestrip of LabelMe's (polyp) has no area: outline it as a "
+    assert report.problems[0].detail == ("a LabelMe linestrip (polyp) has no area: outline it as a "
                                          "polygon, or delete it")
 
 
@@ -413,7 +413,7 @@ def test_labelmes_masks_and_circles_are_drawn_where_they_lie(tmp_path):
     _, masks = read(labelme(tmp_path, {"shape_type": "circle", "points": [[12, 12], [12, 17]]}))
     assert masks["a"].sum() == pytest.approx(np.pi * 5.5**2, rel=0.1)
     report, _ = read(labelme(tmp_path, {"shape_type": "star", "points": [[1, 1]]}))
-    assert "type star; polygon, rectangle, circle and mask are read" in report.problems[0].detail
+    assert "type star; only polygon, rectangle, circle and mask are read" in report.problems[0].detail
 
 
 def test_several_coco_files_of_a_folder_are_one_set(tmp_path):
@@ -442,8 +442,8 @@ def test_several_coco_files_of_a_folder_are_one_set(tmp_path):
     (5, "an entry of `shapes` without points: 5"),
     ({"label": "x"}, "an entry of `shapes` without points: {'label': 'x'}"),
     ({"label": "x", "points": [[1, 1], [5, 5], [9, 1]], "shape_type": "rectangle"},
-     "a rectangle (x) of 3 points; it has 2"),
-    ({"label": "x", "points": [[1, 1]], "shape_type": "circle"}, "a circle (x) of 1 points; it has 2"),
+     "a rectangle (x) with 3 points; it needs 2"),
+    ({"label": "x", "points": [[1, 1]], "shape_type": "circle"}, "a circle (x) with 1 points; it needs 2"),
     ({"label": "x", "points": [1, 2, 3], "shape_type": "polygon"}, "without points"),
 ])
 def test_shapes_of_labelme_that_are_none_are_one_line(tmp_path, shape, says):
@@ -463,12 +463,12 @@ def test_frames_of_dicom_are_pairs(tmp_path):
         (tmp_path / part).mkdir()
         dicom(tmp_path / part / "a.dcm", values, Rows=SIDE, NumberOfFrames=3)
     report, _ = read(tmp_path, labels={1: "polyp"})
-    assert "3 frames; they are taken by data.slices [0, first, last]" in report.problems[0].detail
+    assert "3 frames; take them with data.slices [0, first, last]" in report.problems[0].detail
     report, masks = read(tmp_path, slices=[0, 1, 1], labels={1: "polyp"})
     assert (list(masks), problems(report)) == (["a_x001"], [])
     assert masks["a_x001"].sum() == 36
     report, masks = read(tmp_path, slices=[0, 2, 1_000_000], labels={1: "polyp"})
-    assert "axis 0 has 3, counted from 0" in report.problems[0].detail
+    assert "axis 0 has 3 slices, counted from 0" in report.problems[0].detail
     assert masks == {}  # frame 2 has none of it
     assert "axis 0 of data.slices" in read(tmp_path, slices=[2, 1, 1])[0].problems[0].detail
 
@@ -483,7 +483,7 @@ def test_slices_beyond_the_end_are_one_line_however_many(tmp_path):
     assert list(masks) == ["a_z004", "a_z005"]
     [problem] = report.problems
     assert (problem.problem, problem.detail) == (
-        "no such slices", "axis 2 has 6, counted from 0, and data.slices asks for number 1000000")
+        "no such slices", "axis 2 has 6 slices, counted from 0, but data.slices asks for number 1000000")
     (tmp_path / "images/a.nii.gz").write_bytes(b"no volume")
     report, masks = read(tmp_path, slices=[2, 4, 1_000_000], labels={1: "liver"})
     assert (problems(report), masks) == ([("images/a.nii.gz", "unreadable")], {})
@@ -496,7 +496,7 @@ def test_slices_of_volumes_are_pairs(tmp_path):
         (tmp_path / part).mkdir()
         nifti(tmp_path / part / "a.nii.gz", values)
     report, masks = read(tmp_path)
-    assert "slices are taken by data.slices" in report.problems[0].detail
+    assert "take its slices with data.slices" in report.problems[0].detail
     report, masks = read(tmp_path, slices=[2, 1, 3], labels={1: "liver"})
     assert list(masks) == ["a_z002", "a_z003"]
     assert [one.detail for one in report.problems] == ["no pixel is of a class (liver) (slice 1)"]
@@ -521,7 +521,7 @@ def test_patterns_pair_by_what_their_stars_stand_for(tmp_path):
 def test_patterns_that_cannot_match_say_why(tmp_path):
     image(tmp_path / "p1.png")
     mask(tmp_path / "p1_mask.png")
-    for glob, says in (("[pq]*", r"patterns have \* \*\* and \? alone"), (f"{tmp_path}/*", "are relative"),
+    for glob, says in (("[pq]*", r"of patterns are \*, \*\* and \?"), (f"{tmp_path}/*", "are relative"),
                        ("../*", "are relative")):
         with pytest.raises(UserError, match=says):
             read(tmp_path, images=glob, masks="*_mask")
@@ -535,7 +535,7 @@ def test_keys_that_are_none_say_what_a_key_may_be(tmp_path):
     for key in ("red", "#f00", "=1", "1-2"):
         report, _ = read(tmp_path, labels={key: "a"})
         [problem] = report.problems
-        assert f"{key}: what is no value (1), colour (#ff0000) or condition (>127)" in problem.detail
+        assert f"{key}: a key that is not a value (1), colour (#ff0000) or condition (>127)" in problem.detail
     picture = Image.open(tmp_path / "masks/a.png").convert("P")
     picture.putpalette([0, 0, 0, 255, 255, 255])
     picture.save(tmp_path / "masks/a.png")
@@ -615,7 +615,7 @@ def test_other_remedies(tmp_path):
         assert says in layouts.scan(folder).problems[0].detail
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/a.heic").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"no pictures that are read; a\.heic is an HEIF picture; save it"):
+    with pytest.raises(UserError, match=r"no pictures that can be read; a\.heic is an HEIF picture; save it"):
         layouts.scan(tmp_path / "empty")
     image(tmp_path / "images/a.png")
     mask(tmp_path / "masks/a.png")

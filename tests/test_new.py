@@ -205,8 +205,8 @@ def test_nothing_is_written_over_and_nothing_is_left_where_it_is_refused(checkou
             (["--out", "params/smoke.yaml"], "smoke.yaml is there already, and nothing is written over it"),
             (["--minutes", "0.5"], "--minutes 0.5: a run takes 1 to"),
             (["--images", "images/*"], "--images and --masks are given together"),
-            (["--patients", "("], "is no regular expression"),
-            (["--patients", "^(Q)"], "tells no patient of"),
+            (["--patients", "("], "is not a regular expression"),
+            (["--patients", "^(Q)"], "finds no patient in"),
             (["--device", "cuda:77"], "cuda:77 is asked for"),
             (["--weights", "/no.pth"], "There is no weights file /no.pth"),
             (["-p", "data.imagesize", "3"], "imagesize: unknown key")):

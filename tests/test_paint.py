@@ -231,7 +231,7 @@ def test_other_sizes_and_positions_are_refused(text: str):
     ({"n": 0}, "At least one"),
     ({"like": "small,centre"}, "do not give them with a mask"),
     ({"like": "small,centre", "remove": True}, "do not give them with a mask"),
-    ({"like": "", "mask": None}, "no size and position"),
+    ({"like": "", "mask": None}, "not a size and position"),
     ({"image": picture(2, 300), "mask": None, "like": "small,centre"}, "too small for a mask that is drawn"),
     ({"image": np.zeros((HEIGHT, WIDTH, 3), np.uint8), "mask": None}, "dark all over"),
 ])

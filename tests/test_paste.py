@@ -129,7 +129,7 @@ def test_the_names_are_data_types():
         assert data_type.is_pasted
         assert not data_type.is_painted
         assert data_type.styled == data_type
-    with pytest.raises(UserError, match="Real, GAN, Paste, Paste-Poisson, and such as 20-Diff"):
+    with pytest.raises(UserError, match="Real, GAN, Paste, Paste-Poisson, and painted ones such as 20-Diff"):
         DataType.parse("Pasted")
 
 

@@ -180,16 +180,16 @@ def test_a_table_tells_patients_by_the_column_that_names_the_images(nano, folder
 
 
 @pytest.mark.parametrize(("told", "says"), [
-    (r"^(Q\d+)", r"tells no patient of images/P0_0.png"), ("no.csv:patient", "no.csv cannot be read"),
+    (r"^(Q\d+)", r"finds no patient in images/P0_0.png"), ("no.csv:patient", "no.csv cannot be read"),
     ("who.csv:sex", "there is no column sex. There are image, patient"),
-    ("who.csv:patient", "tells no patient of P0_1 and 22 more")])
+    ("who.csv:patient", "gives no patient for P0_1 and 22 more")])
 def test_patients_that_are_not_told_are_refused_before_the_run(nano, folder, told, says) -> None:
     (folder / "who.csv").write_text("image,patient\nP0_0,P0\n")
     [line] = dataset.check(make(nano, folder, patients=told))
     assert says in line
 
 
-@pytest.mark.parametrize(("told", "says"), [("(", "is no regular expression"), ("P", "has 0 groups"),
+@pytest.mark.parametrize(("told", "says"), [("(", "is not a regular expression"), ("P", "has 0 groups"),
                                             ("(P)(Q)", "has 2 groups")])
 def test_an_expression_without_one_group_is_refused(nano, folder, told, says) -> None:
     with pytest.raises(UserError, match=says):
@@ -291,7 +291,7 @@ def test_frames_of_a_sequence_stay_together_where_the_layout_tells_them(nano: di
     train, valid = trainsets.split(pairs.names, 0.3, 0, "x", groups=patients.together(pairs.file))
     assert not {sequence.of[name] for name in train} & {sequence.of[name] for name in valid}
     line, = (text for _, what, text in checkup.checkup(source, None, p.data).lines if what == "patients")
-    assert line == "4 sequences, 6 images each, such as 01, by the layout: none is parted"
+    assert line == "4 sequences, 6 images each, such as 01, by the layout; each is kept whole"
     with_test = p.model_copy(update={"segment": p.segment.model_copy(update={"cvc": str(source)})})
     ws = Workspace(p.folder, p.seed, p.device)
     testsets._Source(ws, pairs, p.data, with_test.segment).read("CVC-ClinicDB", str(source))
@@ -304,7 +304,7 @@ def test_frames_of_a_sequence_stay_together_where_the_layout_tells_them(nano: di
     few = Workspace(tmp_path / "few", p.seed, p.device)
     rest = testsets.held_out(few, dataset.load(few, unheld.data), unheld.data, unheld.segment)
     assert rest.note == ("all 20 other pairs of data.source are of patients, sequences or volumes that are "
-                         "trained on, or show the same")
+                         "trained on, or are copies of training pairs")
     apart = patients.split(layouts.scan(source, p.data), p.data.model_copy(update={"patients": "each"}), 0)[1]
     assert len(apart) == 6
     assert len({sequences.CVC_STARTS.index(start) for start in (1, 26, 51, 68) for name in apart

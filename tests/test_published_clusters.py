@@ -107,14 +107,14 @@ def test_the_array_of_the_next_tests_is_one(tmp_path: Path):
     (dictionary(array(kind=b"V4")), "no array of text or integers"),
     (dictionary(array(kind=b"U0")), "no array of text or integers"),
     (dictionary(array(kind=b"U999999999")), "no array of text or integers"),
-    (dictionary(array(shape=b"J\xff\xff\xff\x7f\x85")), "has 2147483647 values and has not"),
-    (dictionary(array(shape=b"\x8a\x09\0\0\0\0\0\0\0\0\x01\x85")), "values and has not"),
+    (dictionary(array(shape=b"J\xff\xff\xff\x7f\x85")), "lacks the 2147483647 values that it claims"),
+    (dictionary(array(shape=b"\x8a\x09\0\0\0\0\0\0\0\0\x01\x85")), "values that it claims"),
     (dictionary(array(shape=b"K\x01K\x01\x86")), "no array of text or integers"),
     (dictionary(array(data=b"B\x04\0\0\0\xff\xff\xff\xff")), "damaged"),
-    (dictionary(array(kind=b"i4")), "holds something that is no name"),
-    (pickle.dumps({0: [1, 2]}), "holds something that is no name"),
-    (pickle.dumps({0: ["a", ["b"]]}), "holds something that is no name"),
-    (pickle.dumps({0: "abc"}), "cluster 0 is no list"),
+    (dictionary(array(kind=b"i4")), "holds something that is not a name"),
+    (pickle.dumps({0: [1, 2]}), "holds something that is not a name"),
+    (pickle.dumps({0: ["a", ["b"]]}), "holds something that is not a name"),
+    (pickle.dumps({0: "abc"}), "cluster 0 is not a list"),
     (pickle.dumps({0: ["a"], 1: []}), "cluster 1 is empty"),
     (authors([paths("a"), []]), "cluster 1 is empty"),
     (pickle.dumps({0: ["a"], 1: ["b", "x/a.jpg"]}), "a is in cluster 0 and again in cluster 1"),
@@ -127,14 +127,14 @@ def test_the_array_of_the_next_tests_is_one(tmp_path: Path):
     (pickle.dumps({0: {"a"}}), "opcode EMPTY_SET"),
     (pickle.dumps({0: date(2024, 1, 1)}), "it names datetime.date"),
     (pickle.dumps({0: np.array(["a"])}, 5), "opcode BYTEARRAY8"),  # NumPy's own short way
-    (dictionary(b")" + 19_000 * b"\x85"), "cluster 0 holds something that is no name"),
+    (dictionary(b")" + 19_000 * b"\x85"), "cluster 0 holds something that is not a name"),
     (dictionary(b"]", key=b")" + 19_000 * b"\x85"), "no cluster number"),
     (dictionary(b"]", key=b")" + 90_000 * b"\x85"), "opcodes"),
     (b"\x80\x04)" + 19_000 * b"\x85" + b"\x8c\x01a\x93.", "damaged"),
     (b"\x80\x04" + 5000 * b"(" + 5000 * b"t" + b".", "no dictionary of the numbers"),
     (b"\x80\x04" + 200_000 * b")" + b".", "opcodes"),
-    (b"\x80\x04}q\0K\0h\0s.", "cluster 0 is no list"),  # a dictionary in itself
-    (dictionary(b"]q\0h\0a"), "holds something that is no name"),  # a list in itself
+    (b"\x80\x04}q\0K\0h\0s.", "cluster 0 is not a list"),  # a dictionary in itself
+    (dictionary(b"]q\0h\0a"), "holds something that is not a name"),  # a list in itself
     (b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.", "damaged"),
     (b"\x80\x04\x8e" + struct.pack("<Q", 2**64 - 1) + b"x.", "damaged"),
     (b"\x80\x04\x8b\xff\xff\xff\x7f.", "damaged"),

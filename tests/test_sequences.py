@@ -35,8 +35,8 @@ def test_names_that_should_tell_and_do_not_are_reported(tmp_path: Path):
     assert related.untold(stored("CVC-ClinicDB (PNG)", ["1", "2"])) == ""
     assert related.untold(stored("images and masks", ["1", "a"])) == ""
     assert related.untold(stored("CVC-ClinicDB (PNG)", ["a", "2"])) == (
-        "the names of the images do not tell which sequence of CVC-ClinicDB they are of")
-    assert related.untold(stored("PolypGen", ["x"])).endswith("centre of PolypGen they are of")
+        "the names of the images do not say which sequence of CVC-ClinicDB they belong to")
+    assert related.untold(stored("PolypGen", ["x"])).endswith("centre of PolypGen they belong to")
 
 
 @pytest.mark.parametrize(("test", "names"), [

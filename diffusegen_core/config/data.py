@@ -50,7 +50,8 @@ class Data(Section):
         "phantom", description="`phantom`, `phantom-ultrasound`, `phantom-slices`: drawn by code; or a "
                                "folder of image+mask pairs")
     images: str | None = Field(
-        None, min_length=1, description="which files of it are images, as `train/*.png`; null: by its layout")
+        None, min_length=1, description="which of its files are images, as `train/*.png`; null: by its "
+                                        "layout")
     masks: str | None = Field(
         None, min_length=1, description="and which are their masks, as `labels/*_seg.png`: each * stands for "
                                         "the same text")
@@ -63,13 +64,13 @@ class Data(Section):
     fit: Literal["pad", "crop", "squeeze"] = Field(
         "pad", description="how other shapes become square: black bars, the middle alone, or squeezed")
     window: float | None = Field(
-        None, gt=1, le=20, description="models train and paint in a square around the lesion, so many times "
-                                       "its size; null: in whole images")
+        None, gt=1, le=20, description="models train and paint in a square around the lesion, this many "
+                                       "times its size; null: in whole images")
     window_size: PositiveInt | None = Field(
-        None, le=8192, description="side of such a square as the models see it, pixels")
+        None, le=8192, description="side to which this square is resized for the models, pixels")
     on_bad: Literal["refuse", "skip"] = Field("refuse", description="what to do about unusable pairs")
     channels: PositiveInt = Field(
-        3, le=MOST_CHANNELS, description="of an image: 1 grey, 3 RGB, or more that lie in one array")
+        3, le=MOST_CHANNELS, description="channels of an image: 1 grey, 3 RGB, or more in one array")
     intensities: Literal["full", "percentile", "dicom"] | Annotated[
         list[float], Field(min_length=2, max_length=2)] = Field(
         "full", description="what becomes black and white, for the whole set: the full range of the files' "
@@ -81,16 +82,17 @@ class Data(Section):
                                         "`object`, where a mask is above 127")
     overlap: bool = Field(False, description="whether a pixel may be of several classes")
     min_area: float | None = Field(
-        None, gt=0, description="the least area of a lesion: a share of its image, or from 1 on pixels; "
-                                "null: any")
+        None, gt=0, description="the least area of a lesion: below 1, a share of its image; from 1 on, "
+                                "pixels; null: any")
     object: str = Field("polyp", min_length=1, description="what the masks mark, as pages call it")
     holdout: float | None = Field(
-        0.2, gt=0, lt=1, description="share of the pairs of a folder that no part of the run sees, and that "
-                                     "test it; not of phantoms, nor of a subset; null: none")
+        0.2, gt=0, lt=1, description="share of a folder's pairs that are kept from the run, to test it; not "
+                                     "for phantoms or a subset; null: none")
     patients: str | None = Field(
-        None, min_length=1, description="what tells patients, who are held out whole: an expression with one "
-                                        "group for the images' names, as `^(P[0-9]+)`, `FILE.csv:COLUMN`, or "
-                                        "`each`: every image is another patient's; null: not known")
+        None, min_length=1, description="how to tell patients apart, who are held out whole: an expression "
+                                        "with one group for the images' names, as `^(P[0-9]+)`; "
+                                        "`FILE.csv:COLUMN`; or `each`, where every image is of another "
+                                        "patient; null: not known")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -130,10 +132,11 @@ class Data(Section):
         try:
             groups = re.compile(self.patients).groups
         except re.error as error:
-            raise ValueError(f"data.patients {self.patients!r} is no regular expression: {error}.") from None
+            raise ValueError(f"data.patients {self.patients!r} is not a regular expression: "
+                             f"{error}.") from None
         if groups != 1:
-            raise ValueError(f"data.patients {self.patients!r} has {groups} groups, and one tells the "
-                             f"patient, as in ^(P[0-9]+); or give FILE.csv:COLUMN, or {EACH}.")
+            raise ValueError(f"data.patients {self.patients!r} has {groups} groups; it needs exactly "
+                             f"one, for the patient, as in ^(P[0-9]+); or give FILE.csv:COLUMN, or {EACH}.")
         return self
 
     @model_validator(mode="after")
@@ -147,17 +150,17 @@ class Data(Section):
                 raise ValueError(f"data.labels maps everything to {BACKGROUND}; name at least one class.")
             if odd := [name for name in self.classes if not name.strip() or re.search(r"[/\\]", name)
                        or not name.isprintable()]:
-                raise ValueError(f"data.labels: {odd[0]!r} is no name of a class; take letters, digits and "
-                                 "spaces, as `left lung`.")
+                raise ValueError(f"data.labels: {odd[0]!r} is not a class name; use letters, digits and "
+                                 "spaces, as in `left lung`.")
         if (self.images is None) != (self.masks is None):
             raise ValueError("data.images and data.masks are given together or not at all.")
         counts = {glob.replace("**", "").count("*") for glob in (self.images, self.masks) if glob}
         if len(counts) > 1 or 0 in counts:
             raise ValueError("data.images and data.masks pair files by what their * stand for: each needs "
-                             "as many, and one at least (** stands for any text and pairs nothing).")
+                             "the same number, at least one (** stands for any text and pairs nothing).")
         if isinstance(self.intensities, list) and self.intensities[0] >= self.intensities[1]:
-            raise ValueError(f"data.intensities {self.intensities} is [low, high], and low is below high.")
+            raise ValueError(f"data.intensities {self.intensities} must be [low, high], with low below high.")
         if self.slices and (self.slices[0] > 2 or self.slices[1] > self.slices[2]):
-            raise ValueError(f"data.slices {self.slices} is [axis, first, last]: the axis is 0, 1 or 2, and "
-                             "first is not above last.")
+            raise ValueError(f"data.slices {self.slices} must be [axis, first, last]: the axis is 0, 1 or 2, "
+                             "and first is not above last.")
         return self

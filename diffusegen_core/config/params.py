@@ -214,14 +214,14 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias (*NAME), which is not taken here",
+            raise yaml.composer.ComposerError(None, None, "an alias (*NAME), which is not allowed here",
                                               self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
-            raise yaml.constructor.ConstructorError(None, None, "a key is there twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, "a key occurs twice", node.start_mark)
         return mapping
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
@@ -287,7 +287,7 @@ def resolve(path: str | Path) -> Path:
         raise UserError(f"The path {path} starts with the home folder of an unknown user.") from None
     except ValueError:
         pass  # a null byte, or characters that no file name can have
-    raise UserError(f"There can be no file of the name {_brief.repr(str(path))}.")
+    raise UserError(f"No file can have the name {_brief.repr(str(path))}.")
 
 
 def _integers_to_floats(section: type[BaseModel], values: Any) -> Any:

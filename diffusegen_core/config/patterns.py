@@ -31,8 +31,8 @@ def in_time(where: str, seconds: float = SECONDS) -> Iterator[None]:
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, *others)
     except _Late:  # which may also come just before the timer is stopped
-        raise UserError(f"{where} takes too long to match. Write one that repeats nothing within what is "
-                        "itself repeated.") from None
+        raise UserError(f"{where} takes too long to match. Write one without a repetition inside "
+                        "another.") from None
     finally:
         signal.signal(signal.SIGVTALRM, signal.SIG_DFL if before is None else before)
 

@@ -15,7 +15,7 @@ def plain_file(path: Path, most: int | None = None) -> Path:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is a pipe or a device, and no file", str(path))
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
     if most is not None and status.st_size > most:
         raise OSError(errno.EFBIG, f"it has more than {most >> 20} MiB", str(path))
     return path

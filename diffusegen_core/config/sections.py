@@ -26,7 +26,7 @@ class Cluster(Section):
     scan: list[PositiveInt] = Field(
         [2, 3, 4, 5, 6], description="values of K for the silhouette and inertia curves")
     file: str | None = Field(
-        None, description="the authors' clusters_K.pkl, taken instead of clusters of our own; null: none")
+        None, description="the authors' clusters_K.pkl, used instead of our own clusters; null: none")
 
 
 class Model(Section):
@@ -68,8 +68,8 @@ class Train(Section):
     batch_size: PositiveInt = Field(8, description="images an optimizer step")
     micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
     devices: PositiveInt = Field(
-        1, description="cards that train a model together, each with a share of every batch; on processors, "
-                       "processes. No effect beyond rounding, but that each draws its own dropout")
+        1, description="cards (on CPUs, processes) that train a model together, each with a share of every "
+                       "batch; no effect beyond rounding, except that each draws its own dropout")
     lr: float = Field(1e-3, gt=0)
     lr_decay: float = Field(
         0.0, ge=0, le=1, description="share of a training, at its end, in which lr falls linearly to 0")
@@ -81,7 +81,7 @@ class Train(Section):
                                      "none")
     lesion_weight: float = Field(
         0.0, ge=0, description="w: the error of a pixel in the lesion counts 1 + w times as much as outside, "
-                               "at a mean of 1 an image; 0: the same")
+                               "with a mean weight of 1 an image; 0: all pixels the same")
     min_snr: float | None = Field(
         None, gt=0, description="gamma of min-SNR weights of the levels (Hang et al. 2023), usually 5; null: "
                                 "all levels the same")
@@ -122,8 +122,8 @@ class Inpaint(Section):
         16, description="use so many sources: the first pairs, or, where patients or sequences are told, the "
                         "first of each patient, then the second of each, and so on; null: all")
     draw_sources: bool = Field(
-        False, description="draw them by a hash of their names, the same for every seed, in place of the "
-                           "first, which may all be of one day")
+        False, description="choose sources by a hash of their names, the same for every seed, instead of "
+                           "the first, which may all be of one day")
     respacing: PositiveInt = Field(25, description="respaced steps")
     jump_length: PositiveInt = Field(5)
     resampling: PositiveInt = Field(1, description="RePaint's r: 1 never jumps back")
@@ -147,11 +147,11 @@ class Inpaint(Section):
         True, description="shift what was painted so that its colours meet the surroundings (the membrane of "
                           "Perez et al. 2003)")
     baselines: list[Pasting] | None = Field(
-        BASELINES, description="as many pairs without a model, of real lesions pasted into "
+        BASELINES, description="as many pairs made without a model, by pasting real lesions into "
         "the sources: `Paste` (feathered), `Paste-Poisson` (blended by their gradients); null: none")
     classes: list[str] | None = Field(
-        None, min_length=1, description="of the classes of data.labels, those that are painted anew, while "
-                                        "the others stay; null: all")
+        None, min_length=1, description="the classes of data.labels that are painted anew; the others stay; "
+                                        "null: all")
     dilate: PositiveInt = Field(20, description="ellipse that widens the mask to be filled, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
@@ -167,9 +167,9 @@ class Style(Section):
     guidance_scale: float = Field(
         1.5, ge=1, le=20, description="of sdedit, as inpaint.guidance_scale; not used where losses guide")
     respacing: PositiveInt = Field(25, description="respaced steps")
-    skip: NonNegativeInt = Field(10, description="of them, the first (noisiest) ones that are left out")
+    skip: NonNegativeInt = Field(10, description="how many of these steps, the noisiest, are left out")
     guidance: Literal["paper", "variance"] = Field(
-        "paper", description="subtract the gradient, or, as the public code, the variance times the gradient")
+        "paper", description="subtract the gradient, or, as in the public code, the variance times it")
     max_shift: float | None = Field(
         0.3, gt=0, description="largest RMS of one loss's pull, and of the whole shift, over that of the "
                                "step's noise; null: any")
@@ -240,10 +240,11 @@ class Evaluate(Section):
     kernel_size: PositiveInt = Field(1000, ge=2, description="images of such a subset, at most")
     copy_quantile: float = Field(
         0.01, gt=0, lt=0.5, description="an image is a near-copy if it scores below this quantile of "
-                                        "certainly new images; about this share of such does, more if few")
+                                        "certainly new images; about this share of new images does too, "
+                                        "more if they are few")
     membership: PositiveInt | None = Field(
-        24, description="training pairs, and held-out ones, on which the models are tested for memory, at "
-                        "most; null: no test")
+        24, description="most pairs of each kind, training and held-out, on which the models are tested "
+                        "for memorisation; null: no test")
     batch_size: PositiveInt = Field(32, description="images in one network call; no effect beyond rounding")
     workers: NonNegativeInt = Field(0, description="processes that resize images; 0: none beside this one")
 
@@ -256,7 +257,7 @@ class Filter(Section):
                           "judges the pairs made from it; null or 0: no filter")
     agreement_quantile: float | None = Field(
         0.25, gt=0, lt=1, description="the Dice of a pair's mask with what such a network finds must reach "
-                                      "this quantile of the real pairs', judged alike; null: any")
+                                      "this quantile of the Dice of real pairs, judged alike; null: any")
     seam_quantile: float | None = Field(
         0.95, gt=0, lt=1, description="the contrast at the border of the filled region may not exceed this "
                                       "quantile of the sources' own at the same borders; null: any")
@@ -285,8 +286,9 @@ class Segment(Section):
     validation: float = Field(0.2, gt=0, lt=1, description="share of the sources that choose the best epoch")
     augment: bool = Field(True, description="the paper's augmentation, through albumentations")
     rotate: float = Field(
-        0.0, ge=0, le=180, description="with augment, training images of all networks are turned by up to so "
-                                       "many degrees, as pasted objects and varied masks are; the paper's: 0")
+        0.0, ge=0, le=180, description="with augment, training images of all networks are turned by up "
+                                       "to this many degrees, as are pasted objects and varied masks; the "
+                                       "paper's: 0")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the network")
     checkpoint_every: PositiveInt = Field(10, description="epochs between checkpoints")
     keep_weights: bool = Field(
@@ -295,8 +297,8 @@ class Segment(Section):
     types: list[str] | None = Field(
         None, description="data types to train on, such as Real or 20-Styled-Diff; null: all of the run")
     samples: list[PositiveInt] | None = Field(
-        None, min_length=1, description="synthetic pairs a source, the N's; null: 1 to inpaint.samples, "
-                                        "of the GAN at most gan.samples")
+        None, min_length=1, description="numbers of synthetic pairs for each source (N); null: 1 to "
+                                        "inpaint.samples, for the GAN at most gan.samples")
     seeds: PositiveInt = Field(1, description="repetitions, each with a seed of its own")
     held_out: str | None = Field(
         "rest", description="test set of the training data's kind: `rest` draws from what data leaves over "
@@ -304,7 +306,7 @@ class Segment(Section):
     cvc: str | None = Field(None, description="the folder of CVC-ClinicDB; null: none")
     polypgen: str | None = Field(None, description="the folder of PolypGen's single frames; null: none")
     test_count: PositiveInt = Field(24, description="images drawn from each test set, or all it has")
-    resamples: int = Field(1000, ge=200, description="bootstrap samples of an interval, at least 200: of "
+    resamples: int = Field(1000, ge=200, description="bootstrap samples of an interval, at least 200: with "
                                                      "fewer, its ends are noise")
 
 
@@ -312,14 +314,14 @@ class Augment(Section):
     """Chapter 7 (paper 2.6.2): small real sets, with synthetic pairs of the same sources."""
 
     sizes: list[PositiveInt] | None = Field(
-        None, min_length=1, description="real pairs, the N's; null: the paper's 16, 32, 64 and 128, as far "
-                                        "as there are sources")
+        None, min_length=1, description="numbers of real pairs (N); null: the paper's 16, 32, 64 and 128, as "
+                                        "far as there are sources")
     ratios: list[PositiveInt] | None = Field(
-        None, min_length=1, description="synthetic pairs a real one, the r's; null: 1 to inpaint.samples, of "
-                                        "the GAN at most gan.samples")
+        None, min_length=1, description="numbers of synthetic pairs for each real one (r); null: 1 to "
+                                        "inpaint.samples, for the GAN at most gan.samples")
     alpha: float = Field(0.5, ge=0, le=1, description="probability that a real pair gets synthetic ones")
     rule: Literal["replace", "add"] = Field(
-        "replace", description="they replace it (the tables' captions) or join it (the text)")
+        "replace", description="they replace it (as the paper's captions say) or join it (as its text says)")
     types: list[str] | None = Field(
         None, description="data types beside Real; null: K-Styled-Diff and GAN, as in the paper, and Paste")
     seeds: PositiveInt = Field(1, description="repetitions, each with real pairs of its own")

@@ -28,9 +28,9 @@ def unknown(folder: Path) -> str:
     """The message for a folder whose layout is not recognised."""
     paths = pairing.below(folder)
     if not paths:
-        return f"{folder} holds no pictures that are read{_unread(folder)}."
+        return f"{folder} holds no pictures that can be read{_unread(folder)}."
     remedy = hint(folder)
-    return (f"{folder} is not laid out as a dataset is ({PAGE}){seen(folder, paths)}. "
+    return (f"{folder} is not laid out as a dataset ({PAGE}){seen(folder, paths)}. "
             f"{remedy or 'Name its files by data.images and data.masks, such as images/* and masks/*_mask'}.")
 
 
@@ -47,7 +47,7 @@ def of_glob(glob: str) -> str:
     """What is wrong with a pattern of data.images or data.masks, as the end of a sentence; else ""."""
     if Path(glob).is_absolute() or glob.startswith("~") or ".." in glob.split("/"):
         return "; patterns are relative to that folder"
-    return "; of special characters, patterns have * ** and ? alone" if re.search(r"[\[\]{}]", glob) else ""
+    return "; the only special characters of patterns are *, ** and ?" if re.search(r"[\[\]{}]", glob) else ""
 
 
 def problem(remedy: str) -> Problem:
@@ -59,8 +59,8 @@ def hint(folder: Path) -> str | None:
     """What to set or rename so that a folder's pictures pair up; None where nothing is likely to help."""
     count, image_glob, mask_glob = patterns(folder)
     if count:
-        return (f"Set data.images: '{image_glob}' and data.masks: '{mask_glob}', by which {count} pairs are "
-                f"there (of `data check` and `new`: --images '{image_glob}' --masks '{mask_glob}')")
+        return (f"Set data.images: '{image_glob}' and data.masks: '{mask_glob}', which give {count} pairs "
+                f"(in `data check` and `new`: --images '{image_glob}' --masks '{mask_glob}')")
     images, masks = _told_apart(folder)
     return _nearly(images, masks) if images and masks else None
 

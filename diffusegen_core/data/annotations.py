@@ -81,7 +81,7 @@ def _add_coco(report: Report, path: Path, told: Sequence[tuple[Path, _Outlined]]
     if wrong := [words for _, one in told for words in one.wrong]:
         report.add(path, UNREADABLE, printable(some(wrong)))
     elif len(sizes) > 1:
-        report.add(path, "size mismatch", "the COCO files tell of different sizes: " + " and ".join(
+        report.add(path, "size mismatch", "the COCO files give different sizes: " + " and ".join(
             f"{width}x{height}" for width, height in sorted(sizes)))
     else:
         report.pairs.append(Pair(rasters.stem(path), path, told[0][0], outlined_on=next(iter(sizes), None),
@@ -112,7 +112,7 @@ def _coco(report: Report, file: Path, several: bool) -> tuple[list[_Outlined], i
                           outlined.pop(one["id"], []), wrong.pop(one["id"], []))
                 for one in content["images"]], len({*outlined, *wrong})
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(printable(f"{file} is not as COCO files are: {error!r} in one of its entries.")) \
+        raise UserError(printable(f"{file} is not a valid COCO file: {error!r} in one of its entries.")) \
             from None
 
 
@@ -123,7 +123,7 @@ def scan_labelme(report: Report, root: Path) -> None:
         file = path.with_suffix(".json")
         report.files.append(path)
         if not _is_labelme(file):
-            report.add(path, "missing mask", f"no LabelMe file lies beside it, {printable(file.name)}")
+            report.add(path, "missing mask", f"there is no LabelMe file beside it, {printable(file.name)}")
             continue
         report.files.append(file)
         contents[path] = file, _opened(file)
@@ -157,7 +157,7 @@ def nnunet_classes(root: Path) -> dict[str, list[int]]:
                    for name, value in pairs if name != "background"}
         return {name: values for name, values in classes.items() if values != [0]}
     except (AttributeError, TypeError, ValueError):
-        raise UserError(f"{file}: its `labels` are not as nnU-Net's, such as "
+        raise UserError(f"{file}: its `labels` are not in nnU-Net's form, such as "
                         '{"background": 0, "lesion": 1}.') from None
 
 
@@ -185,7 +185,7 @@ def _region(shape: Shape, width: int, height: int, layout: str) -> np.ndarray:
         left, top, patch = shape.patch
         whole = np.zeros((height, width), np.uint8)
         if min(left, top) < 0 or left + patch.shape[1] > width or top + patch.shape[0] > height:
-            raise ValueError(f"a mask of LabelMe's reaches beyond the image, {width}x{height}")
+            raise ValueError(f"a LabelMe mask reaches beyond the image, {width}x{height}")
         whole[top:top + patch.shape[0], left:left + patch.shape[1]] = patch
         return whole
     picture = Image.new("L", (width, height))
@@ -201,7 +201,7 @@ def _coco_shape(one: dict[str, Any], numbers: Mapping[int, int]) -> Shape:
     if isinstance(outline, dict):
         return Shape(category, runs=outline)
     if not outline:
-        raise ValueError("an annotation without an outline, of a box alone; outline it, or take it out")
+        raise ValueError("an annotation with a box but no outline; outline it, or delete it")
     return Shape(category, tuple(_corners(part) for part in outline))
 
 
@@ -215,7 +215,7 @@ def _labelme_shape(one: dict[str, Any], told: dict[str, list[int]]) -> Shape:
         raise ValueError(f"an entry of `shapes` without points: {str(one)[:60]}")
     category = str(told[_label(one)][0])
     if one.get("shape_type") in ("rectangle", "circle") and len(points) != 2:
-        raise ValueError(f"a {one['shape_type']} ({_label(one)}) of {len(points)} points; it has 2")
+        raise ValueError(f"a {one['shape_type']} ({_label(one)}) with {len(points)} points; it needs 2")
     kind = one.get("shape_type", "polygon")
     if kind == "rectangle":
         (left, top), (right, bottom) = points
@@ -227,11 +227,11 @@ def _labelme_shape(one: dict[str, Any], told: dict[str, list[int]]) -> Shape:
     elif kind == "mask":
         return Shape(category, patch=_patch(points, one.get("mask")))
     elif kind in ("line", "linestrip", "point", "points"):
-        raise ValueError(f"a {kind} of LabelMe's ({printable(str(one.get('label')))}) has no area: outline "
+        raise ValueError(f"a LabelMe {kind} ({printable(str(one.get('label')))}) has no area: outline "
                          "it as a polygon, or delete it")
     elif kind != "polygon":
-        raise ValueError(f"a shape of LabelMe's type {printable(str(kind))}; polygon, rectangle, circle and "
-                         "mask are read")
+        raise ValueError(f"a LabelMe shape of type {printable(str(kind))}; only polygon, rectangle, circle "
+                         "and mask are read")
     return Shape(category, (_corners([number for point in points for number in point]),))
 
 
@@ -243,7 +243,7 @@ def _patch(points: Any, picture: Any) -> tuple[int, int, np.ndarray]:
             refuse_bomb(*png.size)
             return round(left), round(top), (np.asarray(png.convert("L")) > 0).astype(np.uint8)
     except (OSError, TypeError, ValueError):
-        raise ValueError("a mask of LabelMe's whose picture cannot be decoded") from None
+        raise ValueError("a LabelMe mask whose picture cannot be decoded") from None
 
 
 def _size(told: Mapping[str, Any], *names: str) -> tuple[int, int] | None:

@@ -25,7 +25,7 @@ def nifti(path: Path, cut: tuple[int, int] | None = None) -> Raster:
     status = path.stat()
     volume = _upright(path, status.st_size, status.st_mtime_ns)
     if len([side for side in volume.shape if side > 1]) > 2 and cut is None:
-        raise ValueError(f"a volume of {'x'.join(map(str, volume.shape))}; its slices are taken by "
+        raise ValueError(f"a volume of {'x'.join(map(str, volume.shape))}; take its slices with "
                          "data.slices [axis, first, last]")
     sides = volume.sides
     axis, index = cut or (next((i for i in (2, 1, 0) if sides[i] == 1), 2), 0)
@@ -64,10 +64,10 @@ def _upright(path: Path, size: int, time_ns: int) -> _Volume:
     image: Any = nibabel.load(path)
     shape = image.shape
     if len(shape) > 3 and any(side > 1 for side in shape[3:]):
-        raise ValueError(f"has {len(shape)} axes ({'x'.join(map(str, shape))}); images have 2, and volumes "
-                         "whose slices are taken 3")
+        raise ValueError(f"has {len(shape)} axes ({'x'.join(map(str, shape))}); images have 2, and "
+                         "volumes to be sliced 3")
     if len(shape) < 2 or 0 in shape:
-        raise ValueError(f"has the shape {'x'.join(map(str, shape))}, which is no image's")
+        raise ValueError(f"has the shape {'x'.join(map(str, shape))}, which no image has")
     voxels = int(np.prod(shape, dtype=np.float64))
     if voxels > MAX_VOXELS:
         raise ValueError(f"{'x'.join(map(str, shape))} is more than {MAX_VOXELS // 10**6} million voxels")
@@ -128,7 +128,7 @@ def _raster(values: np.ndarray, name: str) -> Raster:
     if kind.kind == "b":
         return Raster(values * np.uint8(255), name, "bool", (0, 255))
     if kind.kind not in "uif":
-        raise ValueError(f"its values are {kind}, and not numbers")
+        raise ValueError(f"its values are {kind}, not numbers")
     if kind.byteorder not in "=|":
         values = values.astype(kind.newbyteorder("="))
     return Raster(values, name, values.dtype.name, ends(values))

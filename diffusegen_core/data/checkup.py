@@ -126,7 +126,7 @@ def _note(seen: Seen, look: Look, fit: str, sides: list[int]) -> None:
         height, width = look.pixels.shape[:2]
         seen.sizes[width, height] += 1
         if look.pixels.max() <= DARK:
-            _odd(seen, "show nothing but black", name)
+            _odd(seen, "are black, or nearly so", name)
         seen.shown[name] = testsets.looks(np.ascontiguousarray(look.pixels.transpose(2, 0, 1)[None]))[0]
     if look.image is not None and look.mask is not None and apart(look.image, look.mask):
         _odd(seen, "have masks that lie elsewhere in the patient, by the affines of the NIfTI files", name)
@@ -212,13 +212,13 @@ def _image_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
                       f"DICOM's own, {len(seen.windows)} in the set, such as {min(seen.windows)}; used by "
                       "data.intensities: dicom"))
     if seen.turned:
-        lines.append((LOOK, "turned", f"{seen.turned} are turned as their DICOM header says, and masks that "
-                                      "are pictures with them"))
+        lines.append((LOOK, "turned", f"{seen.turned} are turned as their DICOM header says, and their "
+                                      "masks with them where these are pictures"))
     if seen.images and seen.colourless and settings.channels == 3:
-        lines.append((LOOK, "channels", "all images are grey: with data.channels: 1 what is painted is grey "
-                                        "too"))
+        lines.append((LOOK, "channels", "all images are grey: with data.channels: 1, painted images are "
+                                        "grey too"))
     if not seen.colourless and settings.channels == 1:
-        lines.append((LOOK, "channels", "some images are coloured, and data.channels is 1: their luminance "
+        lines.append((LOOK, "channels", "some images are coloured, but data.channels is 1: their luminance "
                                         "is used"))
     return lines
 
@@ -232,8 +232,8 @@ def _shape_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     lines = [(OK, "sizes", told)]
     slim = sum(count for one, count in seen.sizes.items() if max(one) > STRETCHED * min(one))
     if slim:
-        how = {"pad": "get black bars", "crop": "lose their ends", "squeeze": "are squeezed, and what "
-               "they show changes its shape"}[settings.fit]
+        how = {"pad": "get black bars", "crop": "lose their ends", "squeeze": "are squeezed, which "
+               "distorts what they show"}[settings.fit]
         aspect = max(max(one) / min(one) for one in seen.sizes)
         lines.append((LOOK if settings.fit != "pad" else OK, "aspect",
                       f"{slim} are not square, with sides up to 1:{aspect:.2g}: they {how} (data.fit: "
@@ -256,7 +256,7 @@ def _mask_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
         if any(seen.lost.values()):
             lost = ", ".join(f"{seen.lost[side]} at {side} px" for side in sides)
         lines.append((LOOK if seen.lost[settings.image_size] else OK, "vanishing",
-                      f"regions too small to be seen at a side of so many pixels: {lost}"))
+                      f"regions that vanish when images are resized: {lost}"))
     return lines
 
 
@@ -269,8 +269,8 @@ def _unnamed_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str
             or not all(value.isdigit() for value in numbers)):
         return []
     named = maskvalues.suggested(sorted(numbers, key=int), settings.object)
-    return [(LOOK, VALUES, f"{masks} masks have values of no class; such as {named}, with names of your own, "
-                           "a run is told what they are")]
+    return [(LOOK, VALUES, f"{masks} masks have values of no class; say what they are with {named} and names "
+                           "of your own")]
 
 
 def _class_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
@@ -282,8 +282,8 @@ def _class_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, 
         lines.append((OK if len(seen.classes) == len(settings.classes) else LOOK, "classes",
                       f"of {seen.masks.total()} masks: {told}"))
     if settings.label_kind == "name" and not report.told:
-        lines += [(LOOK, "class files", f"{len(names)} have no file that ends as {printable(key)}, lies in "
-                                        f"such a folder, or is so called: {some(names)}")
+        lines += [(LOOK, "class files", f"{len(names)} have no file for {printable(key)}, by its ending, "
+                                        f"folder or name: {some(names)}")
                   for key, names in _without(report, labels.rule(settings)).items()]
     return lines
 
@@ -319,7 +319,7 @@ def _patient_lines(report: Report, settings: Data) -> list[tuple[str, str, str]]
     if not told:
         return []
     if settings.patients is None:
-        return [(OK, "patients", f"{patients.described(told, SEQUENCE)}, by the layout: none is parted")]
+        return [(OK, "patients", f"{patients.described(told, SEQUENCE)}, by the layout; each is kept whole")]
     return [(OK, "patients", f"{patients.described(told)}, by data.patients")]
 
 

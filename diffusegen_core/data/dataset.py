@@ -76,7 +76,7 @@ class Pairs:
     def stored(self) -> Path:
         """`file`. Raises ValueError for pairs that are not on disk."""
         if self.file is None:
-            raise ValueError("these pairs lie in memory alone; other processes cannot read them")
+            raise ValueError("these pairs are only in memory; other processes cannot read them")
         return self.file
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Pairs":
@@ -104,7 +104,7 @@ class Pairs:
         for name in self.names:
             for file in (planes.image_file(place, name, channels), planes.mask_file(place, name)):
                 if os.path.lexists(file):
-                    raise UserError(f"{file} is there already, and is not written over. Name another folder.")
+                    raise UserError(f"{file} is there already, and is not overwritten. Name another folder.")
         for name, image, mask in zip(self.names, self.images, self.masks, strict=True):
             write_pair(place, name, image, mask)
         return place
@@ -220,8 +220,8 @@ def expected(settings: Data, seed: int = 0) -> tuple[int, str]:
                 f"of the paper's {len(paper_names())}; {folder} is not there yet")
     if settings.count:
         return settings.count, f"data.count; {folder} is not there yet"
-    raise UserError(f"Parameters: data.source: {folder} is not there, so that nobody can tell how many "
-                    "pairs it holds. Name another folder, or give data.count.")
+    raise UserError(f"Parameters: data.source: {folder} is not there, so the number of its pairs is "
+                    "unknown. Name another folder, or give data.count.")
 
 
 def expected_count(p: Params) -> int | None:

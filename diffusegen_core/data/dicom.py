@@ -36,11 +36,11 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
         raise ValueError(f"a DICOM file without an image (modality {header.get('Modality', 'unknown')})")
     count = int(header.get("NumberOfFrames") or 1)
     if count > 1 and cut is None:
-        raise ValueError(f"a DICOM file of {count} frames; they are taken by data.slices [0, first, last], "
+        raise ValueError(f"a DICOM file of {count} frames; take them with data.slices [0, first, last], "
                          "counted from 0")
     axis, number = cut or (0, 0)
     if axis:
-        raise ValueError(f"frames of DICOM are axis 0 of data.slices, and not {axis}")
+        raise ValueError(f"DICOM frames are axis 0 of data.slices, not {axis}")
     if number >= count:
         raise ValueError(f"has no frame {number}; it has {count}, counted from 0")
     refuse_bomb(int(header.Columns), int(header.Rows))

@@ -177,7 +177,8 @@ def _extract(archive: Path, folder: Path, record: Path, facts: dict[str, Any]) -
         files.write_json(record, facts | {"contents": _contents(temporary)})
         temporary.rename(folder)
     except UNSOUND as error:
-        raise UserError(f"{archive} is no sound zip archive: {error}. Delete it to fetch it again.") from None
+        raise UserError(f"{archive} is not a sound zip archive: {error}. Delete it to fetch it "
+                        "again.") from None
     except (FileExistsError, NotADirectoryError) as error:
         name = Path(error.filename).relative_to(temporary).as_posix()
         raise UserError(f"{archive} holds two entries of the name {name!r}. {NOTHING}") from None
@@ -195,9 +196,9 @@ def _judged(bundle: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
                 or ":" in member.filename.partition("/")[0] or not path.parts):
             raise UserError(f"{archive}: the entry {member.filename!r} leads out of its folder. {NOTHING}")
         if kind not in (0, stat.S_IFREG):
-            raise UserError(f"{archive}: the entry {member.filename!r} is no plain file. {NOTHING}")
+            raise UserError(f"{archive}: the entry {member.filename!r} is not a plain file. {NOTHING}")
     total = sum(member.file_size for member in members)
     if total > MAX_BYTES or total > MAX_RATIO * archive.stat().st_size or len(members) > MAX_FILES:
         raise UserError(f"{archive} would grow to {total} bytes in {len(members)} files, "
-                        f"more than a set of pictures can. {NOTHING}")
+                        f"too much for a set of pictures. {NOTHING}")
     return members

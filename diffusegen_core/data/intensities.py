@@ -30,8 +30,8 @@ def black_and_white(raster: Raster, rule: str | tuple[float, float]) -> tuple[fl
     if raster.full is not None:
         return raster.full
     low, high = span(raster.values)
-    raise ValueError(f"values from {low:g} to {high:g} ({raster.depth}), of which nothing says what is black "
-                     "and white; set data.intensities [low, high] or percentile")
+    raise ValueError(f"values from {low:g} to {high:g} ({raster.depth}), and which of them are black and "
+                     "white is unknown; set data.intensities [low, high] or percentile")
 
 
 def to_bytes(raster: Raster, rule: str | tuple[float, float]) -> np.ndarray:
@@ -82,5 +82,5 @@ def unused(span_of_set: tuple[float, float], full: tuple[float, float],
         return None
     bits = next((bits for bits in DEPTHS if low >= 0 and high < 2**bits < full[1]), None)
     window = f"[0, {2**bits - 1}]" if bits else "percentile, or [low, high]"
-    return (f"{of} from {low:g} to {high:g}, of {full[0]:g} to {full[1]:g} that the files can "
-            f"hold, so that the images show next to nothing; set data.intensities: {window}")
+    return (f"{of} from {low:g} to {high:g}, while the files can hold {full[0]:g} to {full[1]:g}, "
+            f"so the images show next to nothing; set data.intensities: {window}")

@@ -187,7 +187,7 @@ def _coloured(how: Rule, raster: Raster) -> tuple[np.ndarray, list[Complaint]]:
     if raster.is_deep or raster.values.shape[2] not in (1, 3):
         kind = f"{raster.depth}, {raster.values.shape[2]} channels"
         return np.zeros((*raster.values.shape[:2], len(how.classes)), np.uint8), [
-            (UNMAPPED, f"data.labels names colours, and this is no 8-bit picture ({kind})")]
+            (UNMAPPED, f"data.labels names colours, but this is not an 8-bit picture ({kind})")]
     codes = coded(raster.values.repeat(3, axis=2) if raster.values.shape[2] == 1 else raster.values)
     numbers = replace(how, kind="value",
                       keys={str(int(key[1:], 16)): places for key, places in how.keys.items()})
@@ -212,13 +212,13 @@ def _one_channel(raster: Raster) -> tuple[np.ndarray, Complaint | None]:
     if values.ndim == 2:
         return values, None
     if values.shape[2] != 3 or raster.is_deep:
-        return values[..., 0], (COLOURS, f"a mask of {values.shape[2]} channels; save the numbers of its "
-                                         "classes in one, each class as a file of its own, or a NumPy array "
-                                         f"of two-valued planes, which data.labels names by their places, 0 "
+        return values[..., 0], (COLOURS, f"a mask of {values.shape[2]} channels; save it as one channel of "
+                                         "class numbers, one file for each class, or a NumPy array of "
+                                         f"two-valued planes, which data.labels names by their places, 0 "
                                          f"to {values.shape[2] - 1}")
     colours = counted(values)
     way_on = suggested([one for one in colours if one != "#000000"], "...")
-    return values[..., 0], (COLOURS, f"data.labels names values, and the mask is coloured: "
+    return values[..., 0], (COLOURS, f"data.labels names values, but the mask is coloured: "
                                      f"{listed(colours)}; set {way_on}")
 
 
@@ -262,12 +262,13 @@ def _blurred(raster: Raster, grey: np.ndarray) -> list[Complaint]:
     seen = levels.about(picture)
     if len(seen) < 3:
         has_hues = is_coloured and levels.has_hues(picture)
-        return [(COLOURS, f"what is bright has several hues; {CRISP}")] if has_hues else []
+        return [(COLOURS, f"its bright areas have several hues; {CRISP}")] if has_hues else []
     told = "about " + listed({_called(colour): count for colour, count in seen.items()})
     coloured = any(max(colour) - min(colour) > levels.APART for colour in seen)
     return [(COLOURS, f"{told}; {CRISP}")] if coloured else [
-        (UNMAPPED, f"{told} lie flat in it: more than black and white; save the mask as PNG with a value for "
-                   f'each class, or set data.labels: {{">{HALF}": ...}}, if only what is bright is meant')]
+        (UNMAPPED, f"it has flat areas of {told}: more than black and white; save the mask as PNG with a "
+                   f'value for each class, or set data.labels: {{">{HALF}": ...}}, if only bright areas '
+                   "count")]
 
 
 def _called(colour: Sequence[int]) -> str:
@@ -294,7 +295,8 @@ def _levels(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
         return [(UNMAPPED, f"{listed(own)}: more than two values; say what each is, as "
                            f"{suggested([one for one in own if float(one)], name)}")]
     if grey.max() <= HALF:
-        half = f"half of what {raster.depth} hold, unless data.labels says" if raster.is_deep else HALF
+        half = (f"half of what {raster.depth} can hold, unless data.labels says otherwise" if raster.is_deep
+                else HALF)
         return [(EMPTY, f"the brightest value is {values.max():g}, and {name} is above {half}")]
     if grey.min() > HALF:
         return [(TWO, f"all {name}: the darkest value is {values.min():g}")]
@@ -302,7 +304,7 @@ def _levels(raster: Raster, grey: np.ndarray, name: str) -> list[Complaint]:
     flat = float(cv2.erode(between, np.ones((5, 5), np.uint8)).mean())
     if flat > FLAT or between.mean() > MIXED:
         return [(UNMAPPED, f"{between.mean():.0%} of it are neither black nor white ({BETWEEN[0]} to "
-                           f"{BETWEEN[1]}), as of a photograph, or of more classes than one")]
+                           f"{BETWEEN[1]}), as in a photograph or a mask of several classes")]
     return []
 
 

@@ -166,8 +166,8 @@ def _by_globs(folder: Path, images: str, masks: str) -> Report:
             raise UserError(f"data.{name}: {glob!r} matches none of the {len(paths)} pictures below {folder}"
                             f"{advice.of_glob(glob)}{advice.seen(folder, paths)}.")
     if not {path for _, path in chosen[0]} - {path for _, path in chosen[1]}:
-        raise UserError(f"data.images {images!r} and data.masks {masks!r} match the same files, and what is "
-                        "a mask is no image; tell the two apart by a folder or a part of the name.")
+        raise UserError(f"data.images {images!r} and data.masks {masks!r} match the same files, but a mask "
+                        "cannot also be an image; tell them apart by a folder or a part of the name.")
     pairing.by_pattern(report, "", chosen[0], chosen[1])
     report.ignored = sorted(set(paths).difference(report.files))
     return report

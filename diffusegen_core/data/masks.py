@@ -69,8 +69,8 @@ class Like:
             x, y = map(float, position.split(":")) if ":" in position else _middle(position)
         except ValueError:
             raise UserError(
-                f"{printable(text)} is no size and position, such as medium,top-left or 0.05,0.4:0.6. Sizes "
-                f"are {', '.join(SIZES)}, or a share of the picture; positions are {CENTRE}, "
+                f"{printable(text)} is not a size and position, such as medium,top-left or 0.05,0.4:0.6. "
+                f"Sizes are {', '.join(SIZES)}, or a share of the picture; positions are {CENTRE}, "
                 f"{', '.join([*COLUMNS, *ROWS])}, two of them as in top-left, or X:Y.") from None
         if not (0 < area < 1 and 0 <= x <= 1 and 0 <= y <= 1):
             raise UserError(f"{printable(text)}: size and position are shares of the picture, from 0 to 1.")

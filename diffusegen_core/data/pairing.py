@@ -133,7 +133,7 @@ def unmixed(report: Report) -> None:
             pairs.append(pair)
         else:
             report.add(pair.mask, MIXED, f"{pair.name}: {'the image is' if image else 'part of it is'} "
-                                         "NIfTI, in the patient's axes, and the rest is not; save both as "
+                                         "NIfTI, in the patient's axes, but the rest is not; save both as "
                                          "NIfTI, or both as pictures")
     report.pairs = pairs
 
@@ -163,8 +163,8 @@ def _last(report: Report, pair: Pair, axis: int, last: int) -> int:
         return -1
     if last < count:
         return last
-    report.add(pair.image, "no such slices", f"axis {axis} has {count}, counted from 0, and data.slices asks "
-                                             f"for number {last}")
+    report.add(pair.image, "no such slices", f"axis {axis} has {count} slices, counted from 0, but "
+                                             f"data.slices asks for number {last}")
     return count - 1
 
 
@@ -181,11 +181,11 @@ def refuse_same_names(report: Report) -> None:
 def unusable(name: str) -> str | None:
     """Why a file's name cannot be used for a pair; None where it can."""
     if printable(name) != name:
-        return "control characters, or bytes that are no text"
+        return "control characters, or bytes that are not text"
     if "\\" in name:
         return "a backslash, which ends a folder's name on some systems"
     size = len(os.fsencode(name))
-    return f"{size} bytes, and at most {MAX_NAME} leave room for the names of synthetic pairs" \
+    return f"{size} bytes, but only {MAX_NAME} leave room for the names of synthetic pairs" \
         if size > MAX_NAME else None
 
 

@@ -62,8 +62,8 @@ def held_out(patients: Mapping[str, str], share: float, seed: int) -> list[str]:
     """
     sizes = Counter(patients.values())
     if len(sizes) < 2:
-        raise UserError(f"Parameters: data.holdout: all {len(patients)} pairs are of one patient, or one "
-                        "sequence, so that none can be held out. Give pairs of more, or data.holdout null.")
+        raise UserError(f"Parameters: data.holdout: all {len(patients)} pairs are of one patient or one "
+                        "sequence, so none can be held out. Add pairs of others, or set data.holdout null.")
     order = sorted(sizes, key=lambda patient: seeds.derive(seed, "held out", patient))
     wanted, taken, count = max(1, round(share * len(patients))), set[str](), 0
     for patient in order:
@@ -133,9 +133,9 @@ def _by_pattern(report: Report, pattern: re.Pattern[str]) -> dict[str, str]:
         path = pair.image.relative_to(report.folder).as_posix()
         match = pattern.search(path if "/" in pattern.pattern else pair.image.name)
         if match is None or not match[1]:
-            raise UserError(f"Parameters: data.patients: {pattern.pattern!r} tells no patient of "
-                            f"{printable(path)}. Its one group must match in each image's name, or, where it "
-                            "holds a /, in its path.")
+            raise UserError(f"Parameters: data.patients: {pattern.pattern!r} finds no patient in "
+                            f"{printable(path)}. Its one group must match in every image's name, or, if the "
+                            "expression contains a /, in its path.")
         patients[pair.name] = match[1]
     return patients
 
@@ -164,7 +164,7 @@ def _by_table(report: Report, table: pd.DataFrame, column: str, told: str) -> di
                default={})
     patients = {pair.name: _row(pair, rows, report.folder) for pair in report.pairs}
     if lacking := [name for name, patient in patients.items() if not patient]:
-        raise UserError(f"Parameters: data.patients: {told} tells no patient of {printable(lacking[0])}"
+        raise UserError(f"Parameters: data.patients: {told} gives no patient for {printable(lacking[0])}"
                         f"{f' and {len(lacking) - 1} more' if lacking[1:] else ''}. One of its columns must "
                         "hold the names of the images.")
     return patients

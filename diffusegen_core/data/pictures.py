@@ -162,7 +162,7 @@ def images_of(paths: Sequence[Path], how: Data) -> list[np.ndarray]:
             raise UserError(f"{path}: {error}.") from None
         image = reading.with_channels(pixels, how.channels)
         if image is None:
-            raise UserError(f"{path} has {pixels.shape[2]} channels, and data.channels is {how.channels}.")
+            raise UserError(f"{path} has {pixels.shape[2]} channels, but data.channels is {how.channels}.")
         shown.append(image)
     return shown
 

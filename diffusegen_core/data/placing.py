@@ -30,8 +30,8 @@ def upright(mask: Raster, image: Raster | None) -> tuple[Raster, list[Complaint]
     if image.orientation == UPRIGHT and mask.orientation in SIDEWAYS and shown != stored:
         return mask, []  # of the right size, or that is reported
     return mask, [(TURNED, f"the image is turned by its {_tag(image)} ({image.orientation}) and the mask by "
-                           f"its own ({mask.orientation}; 1 is not at all), and their sizes do not tell "
-                           "which is right; save both without it, as they are meant")]
+                           f"its own ({mask.orientation}; 1: not turned), and their sizes do not show "
+                           "which is right; save both upright, without it")]
 
 
 def complaints(mask: Raster, image: Raster | None) -> list[Complaint]:
@@ -41,7 +41,7 @@ def complaints(mask: Raster, image: Raster | None) -> list[Complaint]:
     if image is None:
         return []
     if (angle := tilted(image, mask)) > LEVEL:
-        return [(TURNED, f"by their headers the image and the mask lie at {angle:.0f} degrees to each other; "
+        return [(TURNED, f"by their headers, image and mask are at an angle of {angle:.0f} degrees; "
                          "save the mask of the image's slice")]
     if mask.axes == image.axes or not (distance := apart(image, mask)):
         return []

@@ -78,7 +78,7 @@ def read(path: Path) -> dict[int, list[str]]:
     except _RefusedError as error:
         reason = str(error)
     except UNSOUND:
-        reason = "it is damaged, or no pickle"
+        reason = "it is damaged, or not a pickle"
     raise UserError(f"{path} is refused: {printable(reason)}. Clusters are a pickled dictionary of their "
                     "numbers, from 0, and of lists of image names, as the authors publish it; nothing in a "
                     "pickle is ever executed.")
@@ -109,13 +109,13 @@ def _clusters(content: Any) -> dict[int, list[str]]:
     for number, value in sorted(numbered.items()):
         paths = _decoded(value)
         if not isinstance(paths, list | tuple):
-            raise _RefusedError(f"cluster {number} is no list of names")
+            raise _RefusedError(f"cluster {number} is not a list of names")
         if not paths:
             raise _RefusedError(f"cluster {number} is empty")
         clusters[number] = []
         for path in map(_decoded, paths):
             if not isinstance(path, str):
-                raise _RefusedError(f"cluster {number} holds something that is no name")
+                raise _RefusedError(f"cluster {number} holds something that is not a name")
             name = _stem(path)
             if name in place:
                 raise _RefusedError(f"{name} is in cluster {place[name]} and again in cluster {number}")
@@ -145,7 +145,7 @@ def _decoded(value: Any) -> Any:
               (1, (int(count),), _StandIn() as dtype, bool(), bytes(content))):
             values = _values(dtype, content)
             if len(values) != count:
-                raise _RefusedError(f"an array says that it has {count} values and has not")
+                raise _RefusedError(f"an array lacks the {count} values that it claims")
             return values
         case "scalar", (_StandIn() as dtype, bytes(content)), None:
             scalar, = _values(dtype, content)

@@ -98,7 +98,7 @@ def read(path: Path, cut: tuple[int, int] | None = None) -> Raster:
             raise ValueError(f"more than {MAX_BYTES // 10**6} million bytes")
         kind = ending(path)
         if cut is not None and kind and kind not in NIFTI | DICOM:
-            raise ValueError("no volume, nor frames, of which data.slices could take a slice")
+            raise ValueError("neither a volume nor frames, so data.slices cannot take a slice")
         if kind in NIFTI | NUMPY:
             return arrays.nifti(path, cut) if kind in NIFTI else arrays.numpy(path)
         if kind in DICOM or (not kind and _is_dicom(path)):
@@ -111,7 +111,7 @@ def slices(path: Path, axis: int) -> int:
     if ending(path) in NIFTI:
         return arrays.sides(path)[axis]
     if axis:
-        raise ValueError(f"frames of DICOM are axis 0 of data.slices, and not {axis}")
+        raise ValueError(f"DICOM frames are axis 0 of data.slices, not {axis}")
     return dicom.frames(path)
 
 

@@ -136,7 +136,7 @@ def _image(report: Report, pair: Pair, shown: list[Raster | None], scale: str | 
     pixels = with_channels(parts[0], channels) if len(parts) == 1 else (
         np.concatenate(parts, axis=2) if has == channels else None)
     if pixels is None:
-        report.add(pair.image, CHANNELS, f"{has} channels, and data.channels is {channels}")
+        report.add(pair.image, CHANNELS, f"{has} channels, but data.channels is {channels}")
     return pixels
 
 
@@ -192,8 +192,8 @@ def _mask_of_shapes(layout: str, pair: Pair, how: Rule,
     of_patient = image.directions is not None  # whose outlines lie on the pixels as stored
     if image.orientation != UPRIGHT and not is_told and not of_patient and layout == annotations.COCO:
         return None, [(TURNED, f"{pair.name}: the image is turned by its EXIF tag ({image.orientation}), and "
-                               "COCO's file does not tell whether its outlines are; save the image without "
-                               "the tag, as they are meant")]
+                               "the COCO file does not say whether its outlines are too; save the image "
+                               "without the tag, turned as it was outlined")]
     if how.is_default:
         how = Rule(how.classes, "value", {one.category: (0,) for one in pair.shapes or ()})
     as_stored = told == stored if is_told else of_patient
@@ -213,8 +213,9 @@ def _joined(report: Report, pair: Pair, how: Rule,
                 places = labels.of_name(how, path.relative_to(report.folder))
             except KeyError:
                 complaints.append((labels.UNMAPPED, f"{report.named(path)} matches no key of data.labels, by "
-                                   f"its ending or its folder; {', '.join(how.keys)}: what is no value (1), "
-                                   "colour (#ff0000) or condition (>127) is taken as such an ending"))
+                                   f"its ending or its folder; {', '.join(how.keys)}: a key that is not a "
+                                   "value (1), colour (#ff0000) or condition (>127) is taken as such an "
+                                   "ending"))
                 continue
             layer, words = labels.binary(raster)
             for place in places:
@@ -240,7 +241,7 @@ def _complaints(pixels: np.ndarray | None, mask: np.ndarray, settings: Data) -> 
     if settings.min_area and union.any():
         least = settings.min_area * (union.size if settings.min_area < 1 else 1)
         if (smallest := min(areas(mask))) < least:
-            complaints.append((SMALL, f"a region of {smallest} pixels, and data.min_area is {least:g}"))
+            complaints.append((SMALL, f"a region of {smallest} pixels, but data.min_area is {least:g}"))
     return complaints
 
 
@@ -293,17 +294,16 @@ def _mixed(seen: _Seen) -> str | None:
     """The complaint where only some float files lie from 0 to 1, so that black and white are unknown."""
     if len(seen.floats) < 2:
         return None
-    return (f"all values of {seen.floats[True]} lie from 0 to 1, and those of {seen.floats[False]} do not, "
-            "so that nothing says what is black and white in all; set data.intensities [low, high] or "
-            "percentile")
+    return (f"all values of {seen.floats[True]} lie from 0 to 1, but those of {seen.floats[False]} do not, "
+            "so black and white are unknown; set data.intensities [low, high] or percentile")
 
 
 def _unlike(seen: _Seen) -> str | None:
     if len(seen.fulls) < 2:
         return None
     told = some([f"{low:g} to {high:g}" for low, high in sorted(seen.fulls)])
-    return (f"what the DICOM files can hold differs ({told}), so that one value would be a grey of its own "
-            "in each; set data.intensities: [low, high], dicom or percentile")
+    return (f"the DICOM files can hold different ranges ({told}), so the same value would be a different "
+            "grey in each; set data.intensities: [low, high], dicom or percentile")
 
 
 def _of_slice(pair: Pair, detail: str) -> str:

@@ -27,4 +27,4 @@ def untold(pairs: Pairs) -> str:
     meant = next((name for name in KINDS if layout.startswith(name)), "")
     if not meant or of_pairs(pairs):
         return ""
-    return f"the names of the images do not tell which {KINDS[meant]} of {meant} they are of"
+    return f"the names of the images do not say which {KINDS[meant]} of {meant} they belong to"

@@ -252,7 +252,7 @@ def _rest(source: _Source, name: str) -> TestSet:
     if not len(rest):
         others = len(set(whole.names) - used)
         return TestSet(name, None, f"all {others} other pairs of data.source are of patients, sequences or "
-                       "volumes that are trained on, or show the same" if others else
+                       "volumes that are trained on, or are copies of training pairs" if others else
                        "data.source has no pairs beside those that are trained on")
     drawn = replace(source.drawn(name, rest, True, whole), patients=told or None)
     return replace(drawn, note=f"{drawn.note}; {len(twins)} copies left out") if twins else drawn

@@ -133,7 +133,7 @@ class DataType:
         match = _PAINTED.fullmatch(name)
         if match is None:
             raise UserError(f"There is no data type {name}. Data types are "
-                            f"{', '.join(one.name for one in UNPAINTED)}, and such as 20-Diff, "
+                            f"{', '.join(one.name for one in UNPAINTED)}, and painted ones such as 20-Diff, "
                             "20-Styled-Diff, 20-Paint, Full-Diff.")
         return cls(match[3], match[1], match[2] is not None)
 
