@@ -70,16 +70,16 @@ def run(
              "repeated.")] = None,
     book: Annotated[bool, typer.Option(help="Build the book at the end.")] = True,
     dry_run: Annotated[bool, typer.Option(
-        help="Only show the networks of the chosen chapters among 6 and 7, and the time that they will "
+        help="Only show the networks of chapters 6 and 7, of those that are chosen, and how long they will "
              "take. Nothing is written into the run folder.")] = False,
     workers: Annotated[int | None, typer.Option(
-        min=1, help="Do the work in so many processes of this machine.")] = None,
+        min=1, help="Do the work in this many processes on this machine.")] = None,
     scheduler: Annotated[str | None, typer.Option(
         metavar="ADDRESS", help="Do it on the workers of a dask scheduler: tls://HOST:8786.")] = None,
     slurm: Annotated[Path | None, typer.Option(
         metavar="FILE", help="Do it in jobs of Slurm, as params/slurm.yaml describes them.")] = None,
     insecure: Annotated[bool, typer.Option(
-        "--insecure", help="Take a --scheduler that others can reach and that is not encrypted.")] = False,
+        "--insecure", help="Accept an unencrypted --scheduler that others can reach.")] = False,
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     if dry_run:
@@ -133,7 +133,7 @@ def plan(
     profile: Annotated[Path, typer.Argument(help="A parameter file, such as params/paper.yaml.")],
     overrides: Overrides = None,
     seconds: Annotated[float, typer.Option(
-        help="For how long the device is probed, about; at most 3600; 0 leaves the times out.")] = 20.0,
+        help="About how many seconds to measure the device; at most 3600; 0 leaves out the times.")] = 20.0,
 ) -> None:
     """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
     measuring = f", then measuring this device for {seconds:g} s" if seconds else ""
@@ -149,17 +149,18 @@ def plan(
         typer.echo(printable_lines("\n".join(problems)))
     given = "".join(f" -p {key} {shlex.quote(value)}" for key, _, value in
                     (text.partition("=") for text in overrides or []))
-    typer.echo(f"\nNext: {'mend that, then ' if problems else ''}`diffusegen run {profile}{given}`; "
-               "`diffusegen status` shows how far it is.")
+    typer.echo(f"\nNext: {'fix that, then ' if problems else ''}`diffusegen run {profile}{given}`; "
+               "`diffusegen status` shows how far it has got.")
 
 
 @app.command()
 def book(
     folder: RunFolder,
-    pdf: Annotated[bool, typer.Option("--pdf", help="As one PDF too, by a browser that is there.")] = False,
+    pdf: Annotated[bool, typer.Option(
+        "--pdf", help="Also as one PDF, printed by an installed browser.")] = False,
     trust: Annotated[bool, typer.Option(
-        "--trust", help="Show pages that your own diffusegen did not write as they are: what is in them can "
-                        "then run in your browser, and show files of yours.")] = False,
+        "--trust", help="Show pages as they are even if your own diffusegen did not write them: what is in "
+                        "them can then run in your browser, and show your files.")] = False,
 ) -> None:
     """Build the book of a run from the chapters that were executed.
 
@@ -176,8 +177,8 @@ def book(
 def filter_pairs(folder: RunFolder, overrides: Overrides = None) -> None:
     """Set aside painted pairs that a filter finds bad, and show how many it keeps; nothing is deleted.
 
-    What the run lacks for it is made. Chapters 6 and 7 then have filtered data types beside the others. In a
-    run without a filter, filter.folds becomes 3.
+    What the run still lacks for this is made. Chapters 6 and 7 then have filtered data types beside the
+    others. In a run without a filter, filter.folds becomes 3.
     """
     from diffusegen_core.config import params
     from diffusegen_core.planning import preflight
@@ -199,12 +200,12 @@ def paint(
     like: Annotated[str | None, typer.Option(
         metavar="SIZE,POSITION", help="Or its size and place: medium,top-left, or 0.05,0.4:0.6.")] = None,
     old: Annotated[Path | None, typer.Option(
-        help="The mask of a lesion that the picture has, to be painted over.")] = None,
+        help="The mask of a lesion in the picture that is to be painted over.")] = None,
     keep: Annotated[Path | None, typer.Option(
-        help="The mask of a lesion that the picture has and keeps: it will be in the new mask too.")] = None,
+        help="The mask of a lesion in the picture that stays: it will be in the new mask too.")] = None,
     remove: Annotated[bool, typer.Option(
-        "--remove", help="Paint no lesion: what --mask shows goes.")] = False,
-    count: Annotated[int, typer.Option(min=1, help="Pictures to make of each.")] = 1,
+        "--remove", help="Paint no lesion, but remove what --mask shows.")] = False,
+    count: Annotated[int, typer.Option(min=1, help="Pictures to make from each.")] = 1,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path, typer.Option(help="A new folder: images/, masks/, manifest.csv.")] = Path("painted"),
 ) -> None:

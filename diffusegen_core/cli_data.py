@@ -21,25 +21,26 @@ def data_check(
     masks: Annotated[str | None, typer.Option(
         metavar="GLOB", help="Which are their masks: data.masks, as 'labels/*_seg.png'.")] = None,
     patients: Annotated[str | None, typer.Option(
-        metavar="REGEX|CSV:COLUMN|each", help="What tells patients: data.patients, as '^(P[0-9]+)', or "
-                                              "who.csv:patient.")] = None,
+        metavar="REGEX|CSV:COLUMN|each", help="How to tell patients apart: data.patients, as '^(P[0-9]+)', "
+                                              "or who.csv:patient.")] = None,
     profile: Annotated[Path | None, typer.Option(
         help="A parameter file: check the folder as its section `data` would read it.")] = None,
-    clusters: Annotated[int | None, typer.Option(help="The number of clusters that is planned.")] = None,
+    clusters: Annotated[int | None, typer.Option(help="The planned number of clusters.")] = None,
     whole: Annotated[bool, typer.Option(
-        "--all", help="Every mask with values of no class, and not a few, where most have such.")] = False,
+        "--all", help="List every mask with values of no class, not only a few where most have them."
+    )] = False,
 ) -> None:
-    """Show what a data folder holds, a verdict a line, and all problems in one table; exit 1 if there is any.
+    """Show what a data folder holds, one verdict per line, and all problems in one table; exit 1 if any.
 
-    `look` is what may be in order, and often is not. -p data.KEY VALUE as in `run`.
+    `look` marks what may be in order, but often is not. -p data.KEY VALUE works as in `run`.
     """
     from diffusegen_core.config import params
     from diffusegen_core.config.data import Data
     from diffusegen_core.data import checkup, layouts
     changes = changes_of(overrides or [])
     if other := [name for name in changes if name != "data"]:
-        raise UserError(f"-p {other[0]}: here only parameters of data are given, such as -p data.labels "
-                        "'{1: lesion}'.")
+        raise UserError(f"-p {other[0]}: only parameters of data can be given here, such as -p "
+                        "data.labels '{1: lesion}'.")
     told = params.load(params.profile_file(profile)).get("data", {}) if profile else {}
     globs = {name: glob for name, glob in (("images", images), ("masks", masks)) if glob}
     there = folder if folder.exists() else params.resolve(folder)
@@ -49,8 +50,8 @@ def data_check(
     settings = params.typed(Data, given, "Parameters: data")
     made = checkup.checkup(there, clusters, settings)
     if read_by:
-        typer.echo(printable(f"Read by --images '{read_by['images']}' --masks '{read_by['masks']}'; a run is "
-                             "told so by data.images and data.masks."))
+        typer.echo(printable(f"Read by --images '{read_by['images']}' --masks '{read_by['masks']}'; for a "
+                             "run, set data.images and data.masks."))
     typer.echo("\n".join(map(printable, (made.text if whole else made.brief).split("\n"))))
     raise typer.Exit(1 if made.report.problems else 0)
 
@@ -78,6 +79,6 @@ def data_phantom(
     """Draw a dataset folder of phantoms: pairs with exact masks, like colonoscopy, ultrasound, or slices."""
     from diffusegen_core.data import dataset
     if kind not in PHANTOMS:
-        raise UserError(f"There are no phantoms {printable(kind)}. There are {', '.join(PHANTOMS)}.")
+        raise UserError(f"There are no phantoms called {printable(kind)}. Choose from {', '.join(PHANTOMS)}.")
     dataset.write_phantoms(folder, count, size, seed, kind)
     typer.echo(f"{count} pairs: {folder}")

@@ -24,27 +24,27 @@ def export(
     to: Annotated[Target, typer.Option(
         help="Pairs for nnU-Net v2, COCO, Hugging Face datasets, MONAI, or a plain folder; or the models.")],
     out: Annotated[Path | None, typer.Option(
-        metavar="DIR", help="A new folder; by default RUN-FORMAT here, for nnU-Net Dataset501_RUN.")] = None,
+        metavar="DIR", help="A new folder; by default RUN-FORMAT, for nnU-Net Dataset501_RUN.")] = None,
     types: Annotated[str | None, typer.Option(
         metavar="TYPE,...", help="Data types, such as 2-Styled-Paint,GAN; by default the styled pairs, "
                                  "filtered where there is a filter.")] = None,
-    real: Annotated[bool, typer.Option("--real/--no-real", help="With the real pairs.")] = True,
+    real: Annotated[bool, typer.Option("--real/--no-real", help="Include the real pairs.")] = True,
     native: Annotated[bool, typer.Option(
-        "--native", help="At the size of each pair's own files, and not at the run's.")] = False,
+        "--native", help="At the size of each pair's own files instead of the run's.")] = False,
     generators: Annotated[bool, typer.Option(
-        "--all-generators", help="With the pairs of a run's further generators.")] = False,
+        "--all-generators", help="Include the pairs of the run's further generators.")] = False,
     by_class: Annotated[bool, typer.Option(
-        "--by-class", help="A mask for each class, in one array: folder and monai.")] = False,
+        "--by-class", help="A mask for each class, in one array; only for folder and monai.")] = False,
     held_out: Annotated[bool, typer.Option(
-        "--held-out", help="With the real pairs that the run is tested on, as a side of their own.")] = False,
+        "--held-out", help="Include the real pairs that the run is tested on, as their own split.")] = False,
     keep_names: Annotated[bool, typer.Option(
-        "--keep-names", help="Call files after the images that they were made of, and do not number "
-                             "them.")] = False,
+        "--keep-names", help="Name files after the images that they were made from, instead of "
+                             "numbering them.")] = False,
 ) -> None:
     """Write the pairs of a run as a dataset for other programs, or its models, with a card.
 
-    Pairs are numbered: a file beside the folder, which is not for others, tells their names in the run. What
-    is not finished is not made, and no file is overwritten.
+    Pairs are numbered: a file beside the folder, which is not to be shared, lists their names in the run.
+    What is not finished is not made, and no file is overwritten.
     """
     from diffusegen_core.config.errors import UserError, printable
     from diffusegen_core.exports import choosing, exporting
@@ -54,10 +54,10 @@ def export(
     if to is Target.MODELS:
         if types is not None or not real or native or generators or by_class or keep_names or held_out:
             raise UserError("--types, --no-real, --native, --all-generators, --by-class, --held-out and "
-                            "--keep-names are of pairs; --to models writes models alone.")
+                            "--keep-names apply to pairs; --to models writes only models.")
         place, trained = exporting.models(Run.open(folder), out)
         typer.echo(f"{len(trained.all)} models: {printable(str(place))}")
-        typer.echo(f"What the data allow is yours to fill in: {printable(str(place / exporting.CARD))}")
+        typer.echo(f"Fill in what the data allow: {printable(str(place / exporting.CARD))}")
         return
     names = [name.strip() for name in types.split(",") if name.strip()] if types is not None else None
     if names == []:
@@ -68,11 +68,11 @@ def export(
     typer.echo(f"{', '.join(f'{count} {kind}' for kind, count in counts.items())} pairs: "
                f"{printable(str(place))}")
     if others := choosing.others(chosen):
-        typer.echo(f"Not exported: {', '.join(others)}; --types names what is.")
+        typer.echo(f"Not exported: {', '.join(others)}; choose with --types.")
     if chosen.sets and (found := recommendation.in_words(chosen.run)):
         typer.echo(printable(f"What chapter 7 found: {found}"))
-    typer.echo(f"The licence of the data is yours to fill in: {printable(str(place / exporting.CARD))}")
+    typer.echo(f"Fill in the licence of the data: {printable(str(place / exporting.CARD))}")
     beside = printable(str(exporting.names_of(place)))
     typer.echo("File names and origins.csv have the names of the run's images (--keep-names): see that these "
                "name no patient." if keep_names else
-               f"Pairs are numbered. Their names in the run are in {beside}, which is not for others.")
+               f"Pairs are numbered. Their names in the run are in {beside}; do not share that file.")

@@ -17,15 +17,16 @@ def new(
     overrides: Overrides = None,
     minutes: Annotated[float, typer.Option(help="How long the run may take, on this machine.")] = 60.0,
     device: Annotated[str, typer.Option(help="auto (cuda where there is one), cpu, cuda, cuda:1")] = "auto",
-    out: Annotated[Path, typer.Option(help="The file that is written; its name is the run's.")] = Path(
+    out: Annotated[Path, typer.Option(help="The file to write; the run takes its name.")] = Path(
         "params/mine.yaml"),
     images: Annotated[str | None, typer.Option(
         metavar="GLOB", help="Which files are images: data.images, as 'train/*.png'.")] = None,
     masks: Annotated[str | None, typer.Option(
         metavar="GLOB", help="Which are their masks: data.masks, as 'labels/*_seg.png'.")] = None,
     patients: Annotated[str | None, typer.Option(
-        metavar="REGEX|CSV:COLUMN|each", help="What tells patients, who are held out whole: '^(P[0-9]+)', or "
-                                              "who.csv:patient; each: every image is another's.")] = None,
+        metavar="REGEX|CSV:COLUMN|each", help="How to tell patients apart, who are held out whole: "
+                                              "'^(P[0-9]+)', or who.csv:patient; each: no two images share a "
+                                              "patient.")] = None,
     weights: Annotated[str | None, typer.Option(
         metavar="FILE", help="Weights of torchvision's mobilenet_v2 or the like, where none can be "
                              "downloaded; book/data.md has their addresses.")] = None,
@@ -36,7 +37,7 @@ def new(
     better.
     """
     if not LEAST <= minutes <= MOST:
-        raise UserError(f"--minutes {minutes:g}: a run takes {LEAST:g} to {MOST:g} minutes.")
+        raise UserError(f"--minutes {minutes:g}: a run takes from {LEAST:g} to {MOST:g} minutes.")
     if (images is None) != (masks is None):
         raise UserError("--images and --masks are given together or not at all.")
     changes = changes_of(overrides or [])
@@ -51,4 +52,4 @@ def new(
     made.write()
     typer.echo("\n".join(map(printable, making.text(made).split("\n"))))
     typer.echo(f"\nWritten: {made.file}. Look at data.object, data.patients and augment.sizes in it; "
-               f"`diffusegen plan` tells more of its time. Then: diffusegen run {shlex.quote(str(out))}")
+               f"`diffusegen plan` says more about the time. Then: diffusegen run {shlex.quote(str(out))}")

@@ -14,12 +14,12 @@ def status(
         metavar="[RUN]", help="A run folder, such as runs/smoke; without one, the runs in runs/ are listed."
     )] = None,
     verify: Annotated[bool, typer.Option(
-        help="Compare the hash of every file, and not size and time alone.")] = False,
+        help="Compare the hash of every file, not only its size and time.")] = False,
     seconds: Annotated[float, typer.Option(
-        help="Measure this device for about so long, for the time that is left; 0 goes by what is finished "
-             "in the run.")] = 0.0,
+        help="Measure this device for about this many seconds to estimate the time left; 0 goes by what is "
+             "finished in the run.")] = 0.0,
 ) -> None:
-    """Show what of a run is made, stale, set aside or running, how long the rest takes, and what is next."""
+    """Show what in a run is made, stale, set aside or running, how long the rest takes, and what is next."""
     tell(f"Looking at {folder}" if folder else "Looking at the runs in runs/")
     from diffusegen_core.planning import status as standing
     from diffusegen_core.run import Run
@@ -30,7 +30,7 @@ def status(
 def clean(
     folder: RunFolder,
     remove: Annotated[list[str] | None, typer.Option(
-        metavar="NAME", help="Remove this one of those listed, or `all`; may be repeated.")] = None,
+        metavar="NAME", help="Remove the listed item of this name, or `all`; may be repeated.")] = None,
 ) -> None:
     """List what is set aside in a run folder, or unfinished there; remove it only if asked to."""
     from diffusegen_core.config.text import duration, size
@@ -53,7 +53,7 @@ def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders.")],
     csv: Annotated[Path | None, typer.Option(help="Also write the tables into this new folder.")] = None,
 ) -> None:
-    """Join finished runs, as of several cluster counts: Tables 3 and B2 to B7, and one list of verdicts.
+    """Join finished runs, such as of several cluster counts: Tables 3 and B2 to B7, and one list of verdicts.
 
     Nothing is made in the runs. They must have the same data, test sets, seed and segmentation networks.
     """

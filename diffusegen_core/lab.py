@@ -61,7 +61,7 @@ def refresh(root: Path) -> Iterator[str]:
             files.write_text(place, json.dumps(fresh, indent=1, ensure_ascii=False) + "\n")
             NotebookNotary().sign(nbformat.from_dict(fresh))  # so that JupyterLab trusts it
         elif copied != current and copied != fresh["metadata"]["diffusegen"]["copied"]:
-            yield (f"{FOLDER}/{chapter.name} holds changes of yours and stays as it is, but its chapter is "
+            yield (f"{FOLDER}/{chapter.name} holds your changes and stays as it is, but its chapter is "
                    "newer. Rename it to get a new copy.")
 
 

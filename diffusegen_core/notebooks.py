@@ -55,7 +55,7 @@ def choose(first: str | None = None, last: str | None = None, only: list[str] | 
     notebooks = every()
     if only:
         if first or last:
-            raise UserError("--only goes without --from and --to.")
+            raise UserError("--only cannot be combined with --from or --to.")
         chosen = {_find(name, notebooks) for name in only}
         return [notebook for notebook in notebooks if notebook in chosen]
     start = notebooks.index(_find(first, notebooks)) if first else 0
@@ -126,11 +126,11 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
         where = f" ({stacks} tells where)" if stacks.is_file() else ""
         raise Hung(f"{error}{where}") from None
     except DeadKernelError:
-        raise UserError(f"{notebook.stem} failed: its process was killed, perhaps for want of memory. What "
+        raise UserError(f"{notebook.stem} failed: its process was killed, perhaps for lack of memory. What "
                         f"it had done is in {_fail(running)}; the same command continues it.") from None
     except CellTimeoutError:
         _fail(running)
-        raise Hung("has not said all that a cell shows") from None
+        raise Hung("has not sent all the output of a cell") from None
     except RuntimeError as error:
         if kernels.STARTING not in str(error):
             raise

@@ -90,7 +90,7 @@ def mixed(run: "Run", data_type: str, alpha: float = 0.5, ratio: int = 3, transf
     """
     kind, real = named(run, data_type), _real(run, names)
     if kind == REAL:
-        raise UserError("Real pairs are mixed with those of a synthetic data type; name one, and not Real.")
+        raise UserError("Real pairs are mixed with those of a synthetic data type; name one instead of Real.")
     torchsets.refuse_no_number(ratio=ratio, seed=seed)
     try:
         is_share = 0 <= alpha <= 1
@@ -100,13 +100,13 @@ def mixed(run: "Run", data_type: str, alpha: float = 0.5, ratio: int = 3, transf
         raise UserError(f"alpha is a probability, from 0 to 1, and not {alpha!r}.")
     most = trainsets.of_run(run.params, len(run.pairs))[kind].samples
     if not 1 <= ratio <= most:
-        raise UserError(f"ratio {ratio} cannot be: this run makes {most} pairs of {kind} of a real one. "
-                        f"Choose 1 to {most}, or raise {'gan' if kind == GAN else 'inpaint'}.samples.")
+        raise UserError(f"ratio {ratio} is not possible: this run makes {most} pairs of {kind} from a real "
+                        f"one. Choose 1 to {most}, or raise {'gan' if kind == GAN else 'inpaint'}.samples.")
     one = made(run, kind)
     rows = trainsets.grouped(one.manifest)
     mine = _made_of(run, kind, rows, real).groupby("group")["name"].agg(list).to_dict()
     if not mine:
-        raise UserError(f"No pair of {kind} is known to be made of one of these {len(real)} real pairs.")
+        raise UserError(f"No pair of {kind} is known to be made from any of these {len(real)} real pairs.")
     return torchsets.mix(torchsets.of_pairs(run.pairs, real, transform),
                          torchsets.of_folder(one.folder, list(rows["name"]), transform, run.pairs.overlap),
                          mine, alpha, ratio, run.params.seed, seed)

@@ -120,11 +120,11 @@ def refuse_place(run: Run, out: Path) -> None:
     for place in places:
         if lock.is_run(place):
             raise UserError(f"{out} lies in the run {place}, whose parts the run makes itself. Name another "
-                            "folder by --out.")
+                            "folder with --out.")
     for name, path in sources(run.params).items():
         if path.resolve() in places:
-            raise UserError(f"{out} lies in {name} {path}, which is never written to. Name another folder by "
-                            "--out.")
+            raise UserError(f"{out} lies in {name} {path}, which is never written to. Name another folder "
+                            "with --out.")
 
 
 def _check(run: Run, path: Path, image: np.ndarray, wish: Wish, count: int, seed: int) -> None:
@@ -163,12 +163,12 @@ def _begin(out: Path, recipe: dict[str, Any]) -> None:
     if there == recipe:
         return
     if isinstance(there, dict):
-        raise UserError(f"{out} was painted otherwise ({some(differences(there, recipe))}), and nothing "
-                        "there is replaced. Name a new folder by --out.")
+        raise UserError(f"{out} was painted with other values ({some(differences(there, recipe))}), and "
+                        "nothing there is replaced. Name a new folder with --out.")
     # What a kill leaves before the recipe is written does not count.
     if out.is_dir() and any(not path.name.startswith(files.WRITING) for path in out.iterdir()):
-        raise UserError(f"{out} holds other things, and nothing there is replaced. Name a new folder by "
-                        "--out.")
+        raise UserError(f"{out} holds other files, and nothing there is replaced. Name a new folder "
+                        "with --out.")
     files.write_json(out / RECIPE, recipe)
 
 

@@ -119,7 +119,7 @@ class _Watchdog(threading.Thread):
             return
         tell(self.stacks, "The kernel had ended; the command itself:", own=True)
         if WAKE is not None and self.waiting is threading.main_thread() and not self.over.is_set():
-            self.reason, self.interrupting = f"had ended, and was waited for in vain for {silence}", True
+            self.reason, self.interrupting = f"had ended, which went unnoticed for {silence}", True
             signal.pthread_kill(self.waiting.ident or 0, WAKE)
 
 

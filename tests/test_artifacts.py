@@ -287,7 +287,7 @@ def test_a_reader_is_told_where_lies_what_was_set_aside(tmp_path: Path):
     make(tmp_path, 2)
     reader = Workspace(tmp_path).read_only
     first, third = (reader.artifact(NAME, {"value": value}) for value in (1, 3))
-    with pytest.raises(NotMadeError, match=rf"value: 2 -> 1\)\. .* lies in .*/{first.key}, and .*back"):
+    with pytest.raises(NotMadeError, match=rf"value: 2 -> 1\)\. .* is in .*/{first.key}; .*back"):
         _ = first.stamp
     with pytest.raises(OutdatedError, match=r"value: 2 -> 3\)\. Make it"):
         _ = third.stamp

@@ -117,7 +117,7 @@ def test_overrides_take_a_key_and_a_value_and_may_be_repeated(profile: Path, exe
     (("-p", "seed", "-1"), "seed: "),
     (("--from", "9"), "There is no chapter 9. The chapters are 01_cluster, 02_train, 03_inpaint"),
     (("--from", "inpaint", "--to", "cluster"), "--from inpaint comes after --to cluster"),
-    (("--only", "train", "--to", "3"), "--only goes without --from and --to"),
+    (("--only", "train", "--to", "3"), "--only cannot be combined with --from or --to"),
     (("-p", "segment.cvc", "/nowhere"), "segment.cvc: /nowhere is not a folder"),
     (("-p", "segment.types", "[20-Diff]", "--dry-run"), "segment.types: this run has no data type 20-Diff"),
 ])

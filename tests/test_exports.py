@@ -435,8 +435,8 @@ def test_the_command_writes_it_and_says_what_it_left(evaluated: Path, tmp_path: 
     assert f"10 Real, {count} 2-Diff pairs: run-coco" in result.stdout
     assert "Not exported: 2-Styled-Diff" in result.stdout
     assert "What chapter 7 found: On these data: pasting helps (2_3 < 4). So.\n" in result.stdout
-    assert "The licence of the data is yours to fill in: run-coco/README.md" in result.stdout
-    assert "Their names in the run are in run-coco-names.csv, which is not for others." in result.stdout
+    assert "Fill in the licence of the data: run-coco/README.md" in result.stdout
+    assert "Their names in the run are in run-coco-names.csv; do not share that file." in result.stdout
     kept = CliRunner().invoke(cli.app, [*words, "--out", "kept", "--keep-names", "--held-out"])
     assert kept.stdout.startswith(f"10 Real, {count} 2-Styled-Diff, 4 held-out pairs: kept\n")
     assert "see that these name no patient" in kept.stdout

@@ -466,13 +466,13 @@ def test_what_changes_under_a_finished_run_is_named_set_aside_and_not_mixed(
     run = at("run", str(folder) if change else 2)
     run.make(last)
     before = {name: final(run.folder / name) for name in told}
-    assert "no longer holds" not in caplog.text
+    assert " is replaced (" not in caplog.text
     if change:
         change(folder, run)
     at("run", str(folder) if change else 1).make(last)
     at("fresh", str(folder) if change else 1).make(last)
     assert without_aside(final(run.folder)) == final(tmp_path / "fresh")
-    lines = [record.getMessage().split(" no longer holds ") for record in caplog.records]
+    lines = [record.getMessage().split(" is replaced ") for record in caplog.records]
     for name, reason in told.items():
         assert any(line[0] == name and reason in line[1] for line in lines), name
         [aside] = (run.folder / ASIDE / name).iterdir()

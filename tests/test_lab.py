@@ -78,7 +78,7 @@ def test_a_copy_that_was_changed_is_kept_and_told_of_when_its_chapter_changes(ch
     assert list(lab.refresh(checkout)) == []
     change(checkout / "notebooks" / CHAPTER, "## Training", "## Training, in other words")
     [line] = lab.refresh(checkout)
-    assert line.startswith(f"lab/{CHAPTER} holds changes of yours")
+    assert line.startswith(f"lab/{CHAPTER} holds your changes")
     assert place.read_bytes() == mine
 
 

@@ -212,9 +212,9 @@ def test_a_new_or_empty_folder_becomes_a_runs(tmp_path: Path, folder: str):
 
 
 @pytest.mark.parametrize(("name", "says"), [
-    ("params.yaml", "it holds files that are no run's (params.yaml). Choose another run_dir."),
-    ("data/patients/img1.png", "it holds files that are no run's (data). Choose another run_dir."),
-    (".hidden", "it holds files that are no run's (.hidden). Choose another run_dir."),
+    ("params.yaml", "it holds files that belong to no run (params.yaml). Choose another run_dir."),
+    ("data/patients/img1.png", "it holds files that belong to no run (data). Choose another run_dir."),
+    (".hidden", "it holds files that belong to no run (.hidden). Choose another run_dir."),
 ])
 def test_a_folder_that_holds_others_files_is_refused_and_stays_as_it_is(tmp_path: Path, name: str, says: str):
     files.write_text(tmp_path / name, "mine")
@@ -228,7 +228,7 @@ def test_a_folder_that_holds_others_files_is_refused_and_stays_as_it_is(tmp_path
 @pytest.mark.parametrize("text", ["", "{}", "[]", '"diffusegen"', '{"other": 1}'])
 def test_a_run_json_of_others_makes_no_run(tmp_path: Path, text: str):
     (tmp_path / lock.MARK).write_text(text)
-    with pytest.raises(UserError, match="files that are no run's"):
+    with pytest.raises(UserError, match="files that belong to no run"):
         lock.claim(tmp_path)
     assert (tmp_path / lock.MARK).read_text() == text
 

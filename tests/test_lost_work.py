@@ -111,9 +111,9 @@ def test_l1_a_run_is_never_made_in_a_folder_of_the_users(
     (checkout / "link").symlink_to(checkout / "P")
     monkeypatch.setenv("HOME", str(checkout / "P"))
     text = refusal(call("run", "smoke", "-p", "run_dir", place))
-    assert "cannot be the run folder: it holds files that are no run's" in text
+    assert "cannot be the run folder: it holds files that belong to no run" in text
     for act in (lambda: Run.create("smoke", folder=place), lambda: Run.from_notebook({"run_dir": place})):
-        with pytest.raises(UserError, match="files that are no run's"):
+        with pytest.raises(UserError, match="files that belong to no run"):
             act()
     assert contents(checkout / "P") == before
     assert not (checkout / "runs").exists()
@@ -196,7 +196,7 @@ def test_l4_what_a_changed_parameter_replaces_is_set_aside_and_taken_back(
     Run.open(nano_run.folder, change).make(chapter)
     kept(before, nano_run.folder)
     [old] = aside(nano_run.folder, name)
-    [line] = [line for line in caplog.messages if line.startswith(f"{name} no longer holds")]
+    [line] = [line for line in caplog.messages if line.startswith(f"{name} is replaced")]
     key, value = next(iter(change.items()))
     assert key.split(".")[-1] in line or str(value) in line  # what has changed,
     assert " of work" in line  # what it took to make,

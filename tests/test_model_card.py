@@ -57,7 +57,7 @@ def test_another_run_takes_exported_models_and_still_knows_what_they_saw(
     adopted = Run.create(folder=tmp_path / "same", changes=values).make("train")
     assert [model.name for model in adopted.models] == ["cluster-00", "cluster-01"]
     others = Run.create(folder=tmp_path / "other", changes={**values, "seed": 1})
-    with pytest.raises(UserError, match="no training images of this run"):
+    with pytest.raises(UserError, match="not training images of this run"):
         others.make("train")
 
 

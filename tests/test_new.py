@@ -203,7 +203,7 @@ def test_nothing_is_written_over_and_nothing_is_left_where_it_is_refused(checkou
     before = sorted(checkout.rglob("*"))
     for words, says in (
             (["--out", "params/smoke.yaml"], "smoke.yaml is there already, and nothing is written over it"),
-            (["--minutes", "0.5"], "--minutes 0.5: a run takes 1 to"),
+            (["--minutes", "0.5"], "--minutes 0.5: a run takes from 1 to"),
             (["--images", "images/*"], "--images and --masks are given together"),
             (["--patients", "("], "is not a regular expression"),
             (["--patients", "^(Q)"], "finds no patient in"),

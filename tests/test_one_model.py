@@ -111,7 +111,7 @@ def test_the_full_sets_model_stays_where_the_clusters_become_parts_of_one(nano_p
     p = changed(nano_params, full_images=8)
     full = run(p).full
     assert run(changed(p, one_model=True)).full == full
-    assert "train/full no longer holds" not in caplog.text
+    assert "train/full is replaced" not in caplog.text
 
 
 def test_other_clusters_are_another_model(one: Params):

@@ -310,7 +310,7 @@ def test_the_command_keeps_a_lesion(run: Run, image: Path, tmp_path: Path):
     assert mask.sum() > disc().sum()
     code, message = call(run.folder, image, "--out", out)
     assert code != 0
-    assert "painted otherwise (keep: " in message
+    assert "painted with other values (keep: " in message
 
 
 def test_the_command_takes_masks_and_removes(run: Run, image: Path, tmp_path: Path):
@@ -417,7 +417,7 @@ def test_another_picture_or_window_is_not_painted_into_the_same_folder(run: Run,
     words = (run.folder, image, "--out", tmp_path / "out")
     assert call(*words)[0] == 0
     Image.fromarray(picture()[::-1]).save(image)
-    assert "painted otherwise (pictures.colon" in call(*words)[1]
+    assert "painted with other values (pictures.colon" in call(*words)[1]
     Image.fromarray(picture()).save(image)
     shutil.copytree(run.folder, tmp_path / "run")
     p = params.validate(params.merged(params.plain(run.params), {

@@ -385,7 +385,7 @@ def test_the_command_tells_what_a_run_would_miss(nano: dict, tmp_path: Path):
     assert result.exit_code == 0, result.exception
     plain, notes = result.stdout.split("\nAs things are, `diffusegen run` refuses these parameters:\n")
     assert all(chapter in plain for chapter in CHAPTERS)
-    lines = notes.split("\n\nNext: mend that, then ")[0].splitlines()
+    lines = notes.split("\n\nNext: fix that, then ")[0].splitlines()
     assert len(lines) == len(keys)
     for key in keys:
         assert any(f"{key}: /nowhere/{key} " in line for line in lines), key

@@ -160,7 +160,8 @@ def test_a_notebook_takes_what_was_edited_in_its_parameter_file_and_keeps_what_c
     assert (Run.from_notebook(told).params.train.images, caplog.text) == (80, "")
     edit(mine, cluster={"k": 3}, data={"holdout": 0.2})
     run = kept(Run.from_notebook(told))
-    assert "mine.yaml was edited. The run mine takes from it: cluster.k 3, data.holdout 0.2." in caplog.text
+    assert ("mine.yaml was edited. The run mine takes these changes: cluster.k 3, data.holdout 0.2."
+            in caplog.text)
     assert (run.params.cluster.k, run.params.data.holdout, run.params.train.images) == (3, 0.2, 80)
     assert Run.from_notebook({**told, "changes": {"cluster": {"k": 4}}}).params.cluster.k == 4
     caplog.clear()
@@ -208,8 +209,8 @@ def test_a_name_means_the_run_as_it_is_and_an_edited_profile_is_told(
         assert (Run.from_notebook(cell).params.train.images, caplog.text) == (80, "")
     edit(checkout / "params" / "smoke.yaml", cluster={"k": 3})
     assert Run.from_notebook({"profile": "smoke"}).params.cluster.k == 2
-    assert ("smoke.yaml says otherwise than the run smoke, whose own values hold: cluster.k 3. "
-            f"`diffusegen run {checkout / 'params' / 'smoke.yaml'}` takes them.") in caplog.text
+    assert ("smoke.yaml differs from the run smoke, which keeps its own values: cluster.k 3. "
+            f"`diffusegen run {checkout / 'params' / 'smoke.yaml'}` takes those of the file.") in caplog.text
     run = Run.from_notebook({"profile": "params/smoke.yaml"})
     assert (run.params.cluster.k, run.params.train.images) == (3, 80)
 
@@ -221,7 +222,7 @@ def test_an_older_run_tells_how_a_file_differs_and_stays_as_it_is(mine: Path,
     edit(mine, cluster={"k": 3})
     run = kept(Run.from_notebook({"profile": "mine.yaml", "changes": {"seed": 3}}))
     assert (run.params.cluster.k, run.params.train.images, run.params.seed) == (2, 80, 3)
-    assert "whose own values hold:" in caplog.text
+    assert "which keeps its own values:" in caplog.text
     for one in ("cluster.k 3", "train.images 24"):
         assert one in caplog.text
     assert kept(Run.create("mine.yaml")).params.cluster.k == 3
@@ -296,7 +297,7 @@ def test_a_run_in_a_folder_of_others_files_is_refused(checkout: Path, monkeypatc
     (checkout / "link").symlink_to(checkout / "params")
     for act in (lambda: Run.create(folder=folder), lambda: Run.create("smoke", {"run_dir": folder}),
                 lambda: Run.from_notebook({"run_dir": folder})):
-        with pytest.raises(UserError, match="cannot be the run folder: it holds files that are no run's"):
+        with pytest.raises(UserError, match="cannot be the run folder: it holds files that belong to no run"):
             act()
 
 

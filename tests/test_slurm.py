@@ -176,7 +176,7 @@ def test_jobs_do_what_one_process_does_though_one_is_cancelled(
         [other] = queue()
         assert other != job
     assert hashes(spread.folder) == hashes(alone.folder)
-    assert "was lost with it" in caplog.text
+    assert "was lost during it" in caplog.text
     assert f"Job {job} of Slurm has ended" in caplog.text
     assert (tmp_path / "logs" / f"slurm-{job}.out").is_file()
     until(lambda: not queue(), 20)

@@ -92,7 +92,7 @@ def test_a_key_does_not_lie_where_others_can_exchange_it(tmp_path: Path, mode: i
 @pytest.mark.skipif(os.geteuid() != 0, reason="a folder can only be given away by root")
 def test_a_key_does_not_lie_in_another_users_folder(tmp_path: Path) -> None:
     os.chown(tmp_path, NOBODY, NOBODY)
-    with pytest.raises(UserError, match="it is somebody else's"), tls.temporary(tmp_path, shared=True):
+    with pytest.raises(UserError, match="it belongs to somebody else"), tls.temporary(tmp_path, shared=True):
         pass
 
 
@@ -285,7 +285,7 @@ def test_a_scheduler_in_the_environment_is_judged_at_once(tmp_path: Path, monkey
     assert tls.INSECURE not in os.environ
     monkeypatch.delenv(fanout.SCHEDULER)
     for ways in ({}, {"workers": 1}):
-        with pytest.raises(UserError, match="--insecure is about a scheduler of your own"), \
+        with pytest.raises(UserError, match="--insecure is only for a scheduler of your own"), \
                 machines.hold(tmp_path, insecure=True, **ways):
             pass
 

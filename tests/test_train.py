@@ -516,7 +516,7 @@ def test_models_that_saw_other_images_are_refused_even_if_they_are_adopted_alrea
     seen = set().union(*(origins.read_fingerprints(m.path) for m in adopted.models))
     assert seen == set(pairs_of(p).names)
     p = changed(p, ("data.count", 9))
-    with pytest.raises(UserError, match=r"no training images of this run.*: phantom_00009\."):
+    with pytest.raises(UserError, match=r"not training images of this run.*: phantom_00009\."):
         train_all(p)
 
 

@@ -129,7 +129,7 @@ def test_what_goes_wrong_between_kernel_and_client_is_tried_again_once(
              "its process did not start: Kernel didn't respond in 300 seconds"),
             (RuntimeError("Kernel died before replying to kernel_info"), "its process did not start: Kernel"),
             (CellTimeoutError("Timeout waiting for IOPub output"),
-             "its process has not said all that a cell shows")):
+             "its process has not sent all the output of a cell")):
         faults[:] = [fault]
         assert execute().is_file()
         assert f"01_x: {says}" in capfd.readouterr().err
@@ -158,7 +158,7 @@ def test_where_the_command_itself_hangs_after_its_kernel_it_says_where_and_tries
         assert execute("print('made')").is_file()
     finally:
         signal.signal(signal.SIGINT, before)
-    assert "its process had ended, and was waited for in vain for " in capfd.readouterr().err
+    assert "its process had ended, which went unnoticed for " in capfd.readouterr().err
     assert "in hanging" in stacks(nano_params)
 
 

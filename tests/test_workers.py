@@ -145,7 +145,7 @@ def test_workers_make_what_one_process_makes_though_one_is_killed_and_one_falls_
     assert not pairs.manifest["name"].duplicated().any()
     for name in lost:  # the log tells of both
         assert f"worker {name} on " in caplog.text
-    assert caplog.text.count("was lost with it") >= 2, "on a busy machine others may seem to be silent"
+    assert caplog.text.count("was lost during it") >= 2, "on a busy machine others may seem to be silent"
 
 
 def test_workers_carry_every_chapter(machine: Machines, finished: Path, nano_params: Params, monkeypatch,
@@ -507,7 +507,7 @@ def listed(ws: Workspace | None = None, arguments: dict | None = None, run: Run 
 def test_an_item_that_kills_its_workers_is_given_up(frail: Machines, monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, frail.address)
     frail.client.run_on_scheduler(set_allowed_failures, 1)
-    with pytest.raises(UserError, match="glutton: several workers died while they did it"):
+    with pytest.raises(UserError, match="glutton: several workers died while working on it"):
         fanout.run(deadly, [fanout.Item("glutton")], "Dying")
 
 

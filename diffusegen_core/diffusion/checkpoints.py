@@ -42,7 +42,7 @@ MOST_WIDTH = 1_000_000  # the widest condition accepted from a header
 WIDTH = TypeAdapter(Annotated[int, Field(ge=0, le=MOST_WIDTH)])
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors calls them
 MOST_STEPS = 1_000_000  # the most process steps accepted from a header
-AGAIN = "Copy it once more from where it came, name another file, or train the model anew."  # if damaged
+AGAIN = "Copy it again from its source, name another file, or train the model again."  # if damaged
 
 
 def configuration(model: Model, process: Process, image_size: int,
@@ -153,7 +153,7 @@ def unlike(tensors: dict[str, Tensor], prefix: str, net: nn.Module) -> list[str]
     """Why tensors are not those of an unfinished training of this network; empty where they are."""
     shapes = {name: value.shape for name, value in part(tensors, prefix).items()}
     if "history" not in tensors or shapes != {name: value.shape for name, value in net.state_dict().items()}:
-        return ["it is no unfinished training of this network"]
+        return ["it is not an unfinished training of this network"]
     return []
 
 
@@ -169,7 +169,7 @@ def load(path: Path | str, weights: str = "ema", device: torch.device | str = "c
     path = Path(path)
     if path.suffix != OURS:
         raise UserError(f"{path} is not a {OURS} file, and only those describe their network. Read a "
-                        "released checkpoint by checkpoints.load_released, with its network and process.")
+                        "released checkpoint with checkpoints.load_released, with its network and process.")
     with _opened(path) as (file, head):
         net, process = _build_from_header(path, head, file, weights)
         _refuse_other_label(path, head["configuration"].get("labels", 0), label)
@@ -180,10 +180,10 @@ def load(path: Path | str, weights: str = "ema", device: torch.device | str = "c
 def _refuse_other_label(path: Path, labels: int, label: int | None) -> None:
     """UserError unless `label` is one of the model's `labels`, or None where it has none."""
     if labels and label not in range(labels):
-        raise UserError(f"{path} is a model of {labels} labels, 0 to {labels - 1}, and is loaded for one of "
-                        f"them, not for {label}. In a run, cluster-00 is its part for label 0.")
+        raise UserError(f"{path} is a model of {labels} labels, 0 to {labels - 1}: load it for one of "
+                        f"these, not for {label}. In a run, cluster-00 is its part for label 0.")
     if not labels and label is not None:
-        raise UserError(f"{path} is a model without labels, so that it cannot be loaded for label {label}. "
+        raise UserError(f"{path} is a model without labels, so it cannot be loaded for label {label}. "
                         "Leave the label out.")
 
 
@@ -301,7 +301,7 @@ def _diffusion(path: Path, net: UNet, state: dict[str, Tensor], process: Process
 
 def _no_numbers(path: Path, name: str) -> UserError:
     return UserError(f"{path} cannot be used as a model: {name} holds values that are not finite numbers. "
-                     "Name another file, or train the model anew, with a smaller train.lr if it diverged.")
+                     "Name another file, or train the model again, with a smaller train.lr if it diverged.")
 
 
 def refuse_other_configuration(path: Path, head: Header, wanted: dict[str, Any]) -> None:

@@ -58,6 +58,6 @@ def refuse_strangers(path: Path, training: Pairs, wanted: dict[str, Any]) -> Non
     ours = set(fingerprints(training).values())
     strangers = [name for name, pixels in known.items() if pixels not in ours]
     if strangers:
-        raise UserError(f"{path} was trained on images that are no training images of this run, and may be "
+        raise UserError(f"{path} was trained on images that are not training images of this run, and may be "
                         f"test images: {some(strangers)}. Give the run the pairs that the model was trained "
                         "on, or another train.checkpoints.")

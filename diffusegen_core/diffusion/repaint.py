@@ -89,6 +89,6 @@ def to_array(x: Tensor) -> np.ndarray:
     """
     samples = x.float().cpu().numpy()
     if not np.isfinite(samples).all():
-        raise UserError("The model gives values that are not finite. Use another precision, or train it anew "
-                        "with a smaller train.lr.")
+        raise UserError("The model gives values that are not finite. Use another precision, or train it "
+                        "again with a smaller train.lr.")
     return samples

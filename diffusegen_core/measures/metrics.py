@@ -200,7 +200,7 @@ def _download() -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as fresh:
             fetched = Path(check_download_inception(fresh))
             if files.sha256(fetched) != NETWORK_SHA256:
-                raise ValueError(f"What came is not {NETWORK}: its SHA-256 differs.")
+                raise ValueError(f"The downloaded file is not {NETWORK}: its SHA-256 differs.")
             os.replace(fetched, path)
     return path
 

@@ -37,7 +37,7 @@ Loaded = TypeVar("Loaded", State, Path)
 # Seconds to wait for a silent server.
 PATIENCE = 10.0
 WEIGHT_FILES = (".safetensors", ".bin", ".pth", ".pt")  # of the hub's repositories
-AGAIN = "Copy it once more from where it came, or give another file."  # if damaged
+AGAIN = "Copy it again from its source, or give another file."  # if damaged
 # torch's own switch; torchvision's loader has no parameter for it.
 FORCE_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 

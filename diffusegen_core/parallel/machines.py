@@ -42,7 +42,7 @@ def hold(folder: Path, workers: int | None = None, scheduler: str | None = None,
     own = workers is not None or slurm is not None
     named = None if own else scheduler or os.environ.get(SCHEDULER)
     if insecure and not named:
-        raise UserError("--insecure is about a scheduler of your own: --scheduler ADDRESS.")
+        raise UserError("--insecure is only for a scheduler of your own: --scheduler ADDRESS.")
     with contextlib.ExitStack() as held:
         if insecure:
             held.enter_context(environment({tls.INSECURE: "1"}))

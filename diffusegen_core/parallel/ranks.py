@@ -200,7 +200,7 @@ def _cause(failed: dict[int, Message], places: Sequence[str], title: str, folder
         error.add_note(message["trace"])
         return error
     if message["code"] == -signal.SIGKILL:
-        return UserError(f"{title}: {who} was killed (SIGKILL), perhaps for want of memory; the same command "
+        return UserError(f"{title}: {who} was killed (SIGKILL), perhaps for lack of memory; the same command "
                          "goes on from the last checkpoint.")
     last = (folder / str(rank)).read_text(errors="replace").strip().rpartition("\n")[2]
     return RuntimeError(f"{title}, {who}: it ended with code {message['code']}. {last}".rstrip())

@@ -86,11 +86,11 @@ def check(wanted: Needs) -> None:
     """Raise UserError if the worker that calls this lacks something."""
     name = worker()
     if wanted.code != CODE:
-        raise UserError(f"{name} runs another version of diffusegen. Start the workers anew, from this run's "
+        raise UserError(f"{name} runs another version of diffusegen. Restart the workers from this run's "
                         "checkout.")
     if (threads := get_worker().state.nthreads) > 1:
-        raise UserError(f"{name} has {threads} threads; items draw random numbers of torch's process, so a "
-                        "worker may have but one: --nthreads 1.")
+        raise UserError(f"{name} has {threads} threads; items draw from torch's random generator for the "
+                        "whole process, so a worker may have only one: --nthreads 1.")
     if not wanted.start.is_dir():
         raise _blind(wanted.start, name)
     for folder in wanted.folders:
@@ -132,8 +132,8 @@ def explained(error: BaseException, where: str) -> UserError:
     if isinstance(error, UserError):
         return error
     return UserError(f"The worker at {where} cannot load this run's code: {type(error).__name__}: "
-                     f"{' '.join(str(error).split())}. Start scheduler and workers from the run's checkout "
-                     "and its .venv, which must lie where all machines find them.")
+                     f"{' '.join(str(error).split())}. Start the scheduler and the workers from the run's "
+                     "checkout and its .venv, which all machines must see at the same path.")
 
 
 def _refuse_own(folder: Path, name: str, token: str) -> None:
@@ -145,13 +145,13 @@ def _refuse_own(folder: Path, name: str, token: str) -> None:
     if not same:
         raise _blind(folder, name)
     if not os.access(folder, os.W_OK):
-        raise UserError(f"{name} may not write into the folder {folder}. Start it as the user whose run it "
-                        "is, and let its machine write there.")
+        raise UserError(f"{name} may not write into the folder {folder}. Start it as the user who owns the "
+                        "run, and give its machine write access there.")
 
 
 def _blind(folder: Path, name: str) -> UserError:
-    return UserError(f"{name} does not see the folder {folder}, or sees another of that name. The checkout "
-                     "and the run's folder must lie where all machines find them: -p run_dir DIR.")
+    return UserError(f"{name} does not see the folder {folder}, or sees a different one there. All machines "
+                     "must see the checkout and the run's folder at the same path: -p run_dir DIR.")
 
 
 def _workspaces(arguments: Mapping[str, Any]) -> list[Workspace]:

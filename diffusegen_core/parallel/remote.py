@@ -69,8 +69,8 @@ def connect(address: str) -> Client:
         raise UserError(f"{address}: Dask's settings for TLS ({tls.SETTINGS}) do not fit: "
                         f"{_line(error)}.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"There is no dask scheduler at {address} for the certificate of Dask's settings: "
-                        f"{_line(error)}. Start one with `dask scheduler`, or leave --scheduler "
+        raise UserError(f"There is no dask scheduler at {address} that accepts the certificate in Dask's "
+                        f"settings: {_line(error)}. Start one with `dask scheduler`, or leave --scheduler "
                         "out.") from None
     try:
         info = client.scheduler_info(n_workers=-1)
@@ -132,7 +132,7 @@ def _follow(client: Client, futures: list[Future], board: "_Board", units: int) 
         except TimeoutError:
             ready = set()
         except CancelledError:
-            raise UserError("The scheduler was lost, or gave the work up; its log may tell why. What is "
+            raise UserError("The scheduler was lost, or gave up the work; its log may say why. What is "
                             "finished is on the disk; the same command goes on from there.") from None
         progress.alive()  # workers may be in a queue for days
         board.listen()
@@ -150,9 +150,9 @@ def _follow(client: Client, futures: list[Future], board: "_Board", units: int) 
                             f"{DEVICE}={units}" if units > 1 else DEVICE)
             there = there if lacking else looked
             if os.environ.get(OWN) and looked - there > LOST:
-                raise UserError("All worker processes of this command have ended, and could not be started "
-                                "again: see whether the temporary folder is full. What is finished is on the "
-                                "disk; the same command goes on from there.")
+                raise UserError("All worker processes of this command have ended, and could not be "
+                                "restarted: check whether the temporary folder is full. What is finished is "
+                                "on the disk; the same command goes on from there.")
 
 
 def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
@@ -163,7 +163,7 @@ def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
         time.sleep(TELLING)
         board.listen()
         if begun := [board.sent[f.key].name for f in left if f.key in board.at]:
-            log.warning("What had not begun is given up. Workers are still at %s; each stops at its next "
+            log.warning("What had not begun is cancelled. Workers are still at %s; each stops at its next "
                         "step.", ", ".join(begun))
 
 
@@ -213,8 +213,8 @@ class _Board:
 
     def _begin(self, key: str, worker: str) -> None:
         if key in self.at:
-            log.warning("%s: %s was lost with it; %s goes on from what is on the disk.", self.sent[key].name,
-                        self.at[key], worker)
+            log.warning("%s: %s was lost during it; %s goes on from what is on the disk.",
+                        self.sent[key].name, self.at[key], worker)
         self.at[key], self.since[key] = worker, time.monotonic()
         self.shares.setdefault(key, 0.0)
         self.stages.pop(key, None)
@@ -280,8 +280,8 @@ def refuse_unfit(client: Client, units: int) -> None:
         raise UserError(f"None of the {len(workers)} workers offers the resource {what}. Start each as `dask "
                         f"worker ADDRESS --nthreads 1 --resources {DEVICE}={units}`, one for each {each}.")
     if (threads := max(w["nthreads"] for w in fit.values())) > 1:
-        raise UserError(f"A worker has {threads} threads; items draw random numbers of torch's process, so a "
-                        "worker may have but one: --nthreads 1.")
+        raise UserError(f"A worker has {threads} threads; items draw from torch's random generator for the "
+                        "whole process, so a worker may have only one: --nthreads 1.")
 
 
 def _fit(client: Client, units: int = 1) -> dict[str, dict[str, Any]]:
@@ -294,7 +294,7 @@ def _explained(future: Future, name: str) -> BaseException:
     """The error to raise for a future that failed."""
     error = future.exception()
     if isinstance(error, KilledWorker):
-        return UserError(f"{name}: several workers died while they did it, perhaps for want of memory; the "
+        return UserError(f"{name}: several workers died while working on it, perhaps for lack of memory; the "
                          "same command tries it again.")
     if isinstance(error, ImportError) and (error.name or "").startswith(__package__.partition(".")[0]):
         return ready.explained(error, "another machine")

@@ -48,10 +48,10 @@ class Slurm(Section):
         1, description="workers of a job, each does one item at a time; they share out the job's GPUs")
     partition: str | None = Field(None, description="null: Slurm's default")
     account: str | None = None
-    time: str = Field("24:00:00", description="walltime of a job, in quotes; another goes on where it ended")
+    time: str = Field("24:00:00", description="walltime of a job, in quotes; the next goes on where it ended")
     gpus: int = Field(1, ge=0, description="GPUs of a job")
     cpus: PositiveInt = Field(8, description="processor cores of a job")
-    memory: str | None = Field("64GB", description="of a job; null: what Slurm gives, if it knows of none")
+    memory: str | None = Field("64GB", description="of a job; null if Slurm does not know its nodes' memory")
     options: list[str] = Field([], description="further options of sbatch, such as --constraint=a100")
     before: list[str] = Field([], description="lines of the job before its workers, such as module load cuda")
     interface: str | None = Field(
@@ -71,7 +71,7 @@ def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[s
     settings = params.typed(Slurm, params.load(file), str(file))
     if elsewhere := next((one for one in settings.options if one.startswith(("-M", "--cluster"))), None):
         raise UserError(f"{file}: options: {elsewhere}: jobs of another cluster than Slurm's default cannot "
-                        "be watched, nor cancelled. Submit the command itself there, with --workers.")
+                        "be watched or cancelled. Submit the command itself there, with --workers.")
     needed = cards * settings.workers
     if cards > 1 and 0 < settings.gpus < needed:
         raise UserError(f"{file}: gpus: a job has {settings.gpus}, and {needed} are needed for workers: "
@@ -132,8 +132,8 @@ def _refuse(script: str, file: Path) -> None:
         try:
             subprocess.run(["sbatch", "--test-only", job.name], check=True, capture_output=True, text=True)
         except FileNotFoundError:
-            raise UserError("There is no sbatch here: --slurm is for a machine from which jobs of Slurm are "
-                            "submitted.") from None
+            raise UserError("There is no sbatch here: --slurm needs a machine that can submit jobs to "
+                            "Slurm.") from None
         except subprocess.CalledProcessError as error:
             raise UserError(f"{file}: Slurm refuses such a job: {_line(error.stderr)}") from None
 

@@ -80,16 +80,17 @@ def _private_folder(folder: Path, shared: bool) -> Path:
         place.rmdir()
     except OSError as error:
         raise _unfit(folder, str(error.strerror)) from None
-    return _elsewhere(folder, shared, "its file system lets everybody read it. Choose a run_dir on another")
+    return _elsewhere(folder, shared, "its file system lets everybody read it. Choose a run_dir on "
+                                      "another file system")
 
 
 def _open_to_others(folder: Path) -> str:
     """Why others could replace what lies in a folder; "" if they cannot."""
     there = folder.stat()
     if there.st_uid not in (os.geteuid(), 0):
-        return "it is somebody else's. Choose a run_dir of your own"
+        return "it belongs to somebody else. Choose a run_dir of your own"
     if there.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "others can write in it. Take that right away (chmod go-w), or choose another run_dir"
+        return "others can write in it. Remove that permission (chmod go-w), or choose another run_dir"
     return ""
 
 

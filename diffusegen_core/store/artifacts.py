@@ -176,7 +176,7 @@ class Artifact:
         self._refuse_links()
         for place in (self.folder, *self.folder.parents):
             if place.is_file():
-                raise UserError(f"{place} is a file, where a folder of the run's goes. Move it away.")
+                raise UserError(f"{place} is a file, where a folder of the run belongs. Move it away.")
         making = self._making
         making.mkdir(parents=True, exist_ok=True)
         return making
@@ -203,9 +203,9 @@ class Artifact:
             "seconds": round(seconds, 3), "versions": files.versions(), "device": devices.name("cpu"),
             **({"spent": [path.relative_to(making).as_posix() for path in spent]} if spent else {}), **facts}
         if mixed := altered(making, stamp):
-            raise UserError(f"{making}: another process has written there meanwhile: "
-                            f"{some([' '.join(pair) for pair in mixed.items()])}. The same command makes it "
-                            "again.")
+            raise UserError(f"{making}: another process wrote there in the meantime: "
+                            f"{some([' '.join(pair) for pair in mixed.items()])}. Run the same command to "
+                            "make it again.")
         files.write_json(making / STAMP, stamp)
         for path in spent:
             path.unlink(missing_ok=True)
@@ -313,12 +313,12 @@ class Artifact:
         target = moves.free(self._aside / f"{key(stamp['recipe'])}{mark}")
         changed = altered(self.folder, stamp)
         fate = ("was changed by hand: " + some([" ".join(pair) for pair in changed.items()]) if changed else
-                "comes back with its parameters")
+                "is taken back if its parameters are given again")
         # The folder is renamed as a whole, so that a kill leaves it in one place or the other.
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(self.folder, target)
         moves.move(target, self.folder, moves.strangers(target, stamp))
-        self._tell("%s no longer holds (%s). What was there, %s of work, is kept in %s and %s.", self.name,
+        self._tell("%s is replaced (%s). The old version, %s of work, is kept in %s and %s.", self.name,
                    reasons, duration(stamp["seconds"]), target.relative_to(self.run), fate)
 
     def _tell(self, text: str, *values: object) -> None:
@@ -341,6 +341,6 @@ class Artifact:
             kind = NotMadeError if elsewhere else OutdatedError
         if elsewhere:
             aside = elsewhere.relative_to(self.run)
-            return kind.of(f"{reason}. The one that is asked for lies in {aside}, and", self.run,
+            return kind.of(f"{reason}. The version asked for is in {aside};", self.run,
                            self._chapter, "{} takes it back.")
         return kind.of(f"{reason}.", self.run, self._chapter)

@@ -45,7 +45,7 @@ def refuse_foreign(folder: Path) -> None:
                      # What a kill leaves before the mark is written.
                      if path.name != LOCK and not path.name.startswith(files.WRITING))
     if present:
-        raise UserError(f"{folder} cannot be the run folder: it holds files that are no run's "
+        raise UserError(f"{folder} cannot be the run folder: it holds files that belong to no run "
                         f"({some(present)}). Choose another run_dir.")
 
 
@@ -178,8 +178,8 @@ def _locked(folder: Path) -> TextIO:
             return f
         f.close()  # a run that was refused has removed its new folder's lock meanwhile
         time.sleep(GLANCE)
-    raise UserError(f"{folder} cannot be locked: its file system takes one file for several. Choose a "
-                    "run_dir on another.")
+    raise UserError(f"{folder} cannot be locked: its file system reports one file as several. Choose a "
+                    "run_dir on another file system.")
 
 
 def _first(f: TextIO) -> str:
@@ -204,8 +204,8 @@ def _refuse_elsewhere(folder: Path, f: TextIO) -> None:
     if not told or machine == _machine() or _age(folder, f) > SILENT:
         return
     before, end = _touched(f), time.monotonic() + SILENT
-    log.warning("%s was held by %s. For at most %.0f s it is watched, whether that is still at work.", folder,
-                told, SILENT)
+    log.warning("%s was held by %s. Watching for up to %.0f s whether that is still at work.", folder, told,
+                SILENT)
     while time.monotonic() < end:
         time.sleep(1)
         if _touched(f) != before:

@@ -28,8 +28,8 @@ def refuse_links(run: Path, names: Iterable[str]) -> None:
     outermost = next((parent for parent in reversed(run.parents) if is_run(parent)), run)
     for name in names:
         if link := link_on_the_way(outermost, str(run.relative_to(outermost) / name)):
-            raise UserError(f"{link} is a symbolic link: what it leads to is not the run's. Remove the link, "
-                            "or choose another run_dir.")
+            raise UserError(f"{link} is a symbolic link: what it points to is not the run's. Remove the "
+                            "link, or choose another run_dir.")
 
 
 def into_place(source: Path, folder: Path, aside: Path) -> None:
@@ -44,7 +44,7 @@ def into_place(source: Path, folder: Path, aside: Path) -> None:
         os.rename(folder, parked)
     os.rename(source, folder)
     for name, parked in put_back(folder, aside):
-        log.warning("%s was in the way of the run's own; it is now %s.", folder / name, parked / name)
+        log.warning("%s was in the run's way; it was moved to %s.", folder / name, parked / name)
     with contextlib.suppress(OSError):  # not empty: other artifacts are being made beside it
         os.removedirs(source.parent)
 

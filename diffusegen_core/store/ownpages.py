@@ -64,7 +64,7 @@ def key() -> bytes:
     try:
         return _kept(key_file())
     except (OSError, RuntimeError) as error:  # there is no home, or nothing can be written there
-        log.warning("Pages that are written now will not be known as yours later: %s", error)
+        log.warning("Pages that are written now will not be recognised as yours later: %s", error)
         return secrets.token_hex(LENGTH // 2).encode()
 
 
@@ -83,10 +83,10 @@ def _kept(path: Path) -> bytes:
             if not f.read():
                 f.write(secrets.token_hex(LENGTH // 2).encode())
     if path.stat().st_mode & OTHERS:
-        raise OSError(f"others can read {path}, which holds your key; remove it, and another one is made.")
+        raise OSError(f"others can read {path}, which holds your key; remove it, and a new one is made.")
     with path.open("rb") as f:
         fcntl.flock(f, fcntl.LOCK_SH)
         content = f.read()
     if len(content) != LENGTH:
-        raise OSError(f"{path} holds no key; remove it, and one is made.")
+        raise OSError(f"{path} holds no key; remove it, and a new one is made.")
     return content

@@ -86,11 +86,11 @@ def edits(profile: str | Path, folder: Path) -> tuple[Said | None, dict[str, Any
     told = ", ".join(f"{name} {now.get(name, defaults.get(name))}" for name in changed)
     if file and taken is not None:
         if changed:
-            log.warning("%s was edited. The run %s takes from it: %s.", path.name, folder.name, told)
+            log.warning("%s was edited. The run %s takes these changes: %s.", path.name, folder.name, told)
         return now, params.merged({}, {name: values.get(name, usual.get(name)) for name in changed})
     if changed:
-        log.warning("%s says otherwise than the run %s, whose own values hold: %s. `diffusegen run %s` takes "
-                    "them.", path.name, folder.name, told, shlex.quote(str(path)))
+        log.warning("%s differs from the run %s, which keeps its own values: %s. `diffusegen run %s` takes "
+                    "those of the file.", path.name, folder.name, told, shlex.quote(str(path)))
     return None, {}
 
 
