@@ -357,7 +357,7 @@ def test_a_type_whose_sources_are_unknown_is_a_failed_row(own: Params, networks:
     status = run(p).runs.set_index("data_type")["status"]
     assert status[["Real", "2-Styled-Diff"]].tolist() == ["ok", "ok"]
     assert status["GAN"] == ("failed: UserError: GAN-N5-r2-seed0: no pair of GAN is known to be made from a "
-                             "real pair of the run, so that none can replace or join its source.")
+                             "real pair of the run, so none can replace or join its source.")
 
 
 def test_one_failure_leaves_the_others(own: Params, networks: Networks) -> None:

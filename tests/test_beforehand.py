@@ -44,14 +44,14 @@ def test_a_run_without_held_out_pairs_says_what_it_will_not_tell(nano_params: Pa
     assert len(lines) == bool(says)
     for line in lines:
         assert line.startswith(f"No pairs are held out ({says}): the run will not be able to tell how well ")
-        assert "(chapters 6 and 7), nor whether pairs are copies and models remember (chapter 5)" in line
+        assert "(chapters 6 and 7), nor whether pairs are copies or models remember images" in line
     assert preflight.notes(p, ["train"]) == []
 
 
 def test_pairs_that_are_held_out_in_vain_are_told(nano_params: Params, folder: Path) -> None:
     p = changed(nano_params, data={"source": str(folder), "holdout": 0.2}, segment={"held_out": str(folder)})
     [line] = preflight.notes(p)
-    assert line.startswith("data.holdout 0.2 keeps pairs out that nothing tests on")
+    assert line.startswith("data.holdout 0.2 holds out pairs that nothing tests on")
 
 
 def test_phantoms_have_fresh_ones_and_another_hospital_tests_chapters_6_and_7(nano_params, folder) -> None:

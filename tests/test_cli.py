@@ -138,7 +138,7 @@ def test_a_dry_run_shows_the_chosen_grids_and_makes_nothing(profile: Path, execu
         result = call("run", profile, "--dry-run", *words, *pretrained)
         assert result.exit_code == 0, result.exception
         assert ("Synthetic data alone: " in result.stdout, "Small sets: " in result.stdout) == titles
-        assert ("no segmentation networks" in result.stdout) == (not any(titles))
+        assert ("the chosen chapters train none" in result.stdout) == (not any(titles))
     assert list(profile.parent.iterdir()) == [profile]
     assert executed == []
 

@@ -287,7 +287,7 @@ def test_the_card_tells_the_gain_of_each_exported_type(evaluated: Path, own: Pat
                                                        monkeypatch: pytest.MonkeyPatch):
     run = Run.open(evaluated)
     chosen = choosing.choose(run, ["2-Diff", "GAN"] if len(outlets.made(run, GAN)) else ["2-Diff"])
-    assert "which this run has not finished" in datacard.text(chosen, "", "")
+    assert "this run has not finished it" in datacard.text(chosen, "", "")
     finished = Run.finished
     monkeypatch.setattr(Run, "finished", lambda run, name, *more: SimpleNamespace(complete=True)
                         if name == "augment" else finished(run, name, *more))
@@ -297,23 +297,23 @@ def test_the_card_tells_the_gain_of_each_exported_type(evaluated: Path, own: Pat
     assert "| 2-Diff | 48 | +0.1 of 2-Diff |" in card
     assert "What the run concludes: **Paste.**" in card
     assert "in which synthetic pairs replace about half of the real ones trained on, and tested" in card
-    mix = f"This dataset is another mix: all {len(run.pairs)} real pairs, and all synthetic ones"
+    mix = f"This dataset is a different mix: all {len(run.pairs)} real pairs, and all synthetic ones"
     assert mix in card
     alone = datacard.text(choosing.choose(run, ["2-Diff"], real=False), "", "")
-    assert "This dataset is another mix: no real pairs, and all synthetic ones" in alone
+    assert "This dataset is a different mix: no real pairs, and all synthetic ones" in alone
     like = made_up.changed(run.params, augment={"rule": "add", "alpha": 1.0})
     whole = len(run.pairs)
     monkeypatch.setattr(recommendation, "gain", lambda run, result, kind: (whole, "+0.1"))
     monkeypatch.setattr(run, "params", like)
     as_tried = datacard.text(choosing.choose(run, ["2-Diff"]), "", "")
-    assert "another mix" not in as_tried
+    assert "different mix" not in as_tried
     assert "synthetic pairs are added for all of the real ones trained on" in as_tried
     monkeypatch.setattr(recommendation, "gain", lambda run, result, kind: None)
     assert "has compared none of these pairs" in datacard.text(chosen, "", "")
 
 
 def test_held_out_pairs_are_refused_where_they_have_no_place(evaluated: Path, tmp_path: Path):
-    with pytest.raises(UserError, match=r"A plain folder has no sides"):
+    with pytest.raises(UserError, match=r"A plain folder has no splits"):
         export(Run.open(evaluated), "folder", tmp_path / "out", held_out=True)
     with pytest.raises(UserError, match="Held-out pairs are at the run's size"):
         export(Run.open(evaluated), "coco", tmp_path / "out", held_out=True, native=True)
@@ -375,7 +375,7 @@ def test_names_are_kept_where_that_is_asked_for(evaluated: Path, tmp_path: Path)
     place, kept = export(Run.open(evaluated), "hf", tmp_path / "out", ["2-Diff"], real=False, keep_names=True)
     assert {case.case for case in kept.cases} == {f"2-Diff__{case.pair}" for case in kept.cases}
     assert [*pd.read_csv(place / "origins.csv")["source"]] == [case.source for case in kept.cases]
-    assert "See that they name no patient" in (place / "README.md").read_text()
+    assert "Check that they name no patient" in (place / "README.md").read_text()
     assert not exporting.names_of(place).exists()
 
 
@@ -417,7 +417,7 @@ def test_an_export_that_fails_leaves_nothing(evaluated: Path, tmp_path: Path,
 
 
 def test_nnunet_asks_for_its_own_names(evaluated: Path, tmp_path: Path):
-    with pytest.raises(UserError, match=r"DatasetXXX_Name, and not mine: .*Dataset501_Mine"):
+    with pytest.raises(UserError, match=r"DatasetXXX_Name, not mine: .*Dataset501_Mine"):
         export(Run.open(evaluated), "nnunet", tmp_path / "mine")
     assert to_nnunet.NAME.fullmatch(to_nnunet.name("my run.2"))
 
@@ -470,7 +470,7 @@ def test_a_card_of_synthetic_pairs_alone_speaks_of_no_others(to: str, evaluated:
     place, _ = export(Run.open(evaluated), to, tmp_path / OUT.get(to, to), ["2-Styled-Diff"], real=False)
     card = (place / "README.md").read_text()
     assert "# run: synthetic pairs\n" in card
-    assert "*Sides*" not in card
+    assert "*Splits*" not in card
     assert "real and synthetic pairs" not in told_of(place)
 
 
@@ -590,7 +590,7 @@ def test_phantoms_have_no_native_size(evaluated: Path, tmp_path: Path):
                                         "--out", str(tmp_path / "x")])
     assert told.exit_code != 0
     assert not (tmp_path / "x").exists()
-    with pytest.raises(UserError, match="has no native size: it is a phantom's"):
+    with pytest.raises(UserError, match="has no native size: it is a phantom, from"):
         export(Run.open(evaluated), "folder", tmp_path / "x", native=True)
 
 
@@ -640,10 +640,10 @@ def test_what_a_format_cannot_hold_is_refused_in_a_line(evaluated: Path, tmp_pat
     run = overlapping(evaluated, tmp_path)
     grey = overlapping(evaluated, tmp_path, channels=1)
     export(grey, "coco", tmp_path / "coco", ["Real"])
-    pictures, single = "holds pictures of 1 or 3 channels, and", "has one class a pixel, and not a mask for"
+    pictures, single = "holds pictures of 1 or 3 channels, but", "holds one class per pixel, but overlapping"
     for one, to, says in ((run, "coco", f"COCO {pictures} this run's images have 2"),
                           (run, "hf", f"Hugging Face datasets {pictures}"),
-                          (grey, "hf", f"Hugging Face datasets {single} each class"),
+                          (grey, "hf", f"Hugging Face datasets {single} classes"),
                           (run, "nnunet", f"nnU-Net v2 {single}")):
         with pytest.raises(UserError, match=says) as caught:
             export(one, to, tmp_path / OUT.get(to, "out"), ["Real"])

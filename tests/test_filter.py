@@ -177,7 +177,8 @@ def test_too_few_pairs_of_a_small_set_with_a_generator_of_its_own_are_refused_be
         "augment.sizes": [2, 10], "augment.generator_sees": "subset", "filter.folds": 2}))
     assert list(scorers.check(small)) == [
         "Parameters: filter.folds: 1 real pairs are too few to judge each by a network that learns from the "
-        "others; it takes 3. Give more pairs, or set filter.folds or filter.agreement_quantile to null."]
+        "others; at least 3 are needed. Give more pairs, or set filter.folds or filter.agreement_quantile to "
+        "null."]
     larger = params.merged(params.plain(small), {"augment.sizes": [10]})
     assert not list(scorers.check(params.validate(larger)))
 
@@ -413,7 +414,7 @@ def test_a_type_of_which_nothing_is_kept_says_so_and_the_others_go_on(
     with caplog.at_level("WARNING"):
         found = run(p, sets)
     assert [r.message for r in caplog.records if "filter" in r.message] == [
-        f"The filter keeps no pair of {one}: chapters 6 and 7 have no networks of it."
+        f"The filter keeps no pair of {one}, so chapters 6 and 7 train no networks on it."
         for one in (PAINTED, STYLED)]
     assert len(found.sets.sets[KEPT]) == 0
     for chapter in (segment.run(workspace(p), found.sets, {}, p.segment),

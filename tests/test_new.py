@@ -86,7 +86,7 @@ def test_the_file_is_one_that_run_takes_with_a_reason_for_each_choice(checkout, 
     assert p.augment.rule == "add", "no real pair is given up for synthetic ones"
     assert p.segment.epoch_images, "and all networks have equal steps, however many pairs there are"
     text = file.read_text()
-    assert re.search("^  rule: \"add\" +# all real pairs stay", text, re.MULTILINE)
+    assert re.search("^  rule: \"add\" +# keeps all real pairs", text, re.MULTILINE)
     assert "guessed from the images' names: 10 patients, 4 images each, such as pat00." in text
     assert "12 of 40 pairs, which nothing is trained on or painted from" in text
     for section in ("data", "cluster", "train", "inpaint", "segment"):
@@ -202,7 +202,7 @@ def test_nothing_is_written_over_and_nothing_is_left_where_it_is_refused(checkou
     timed(0.01)
     before = sorted(checkout.rglob("*"))
     for words, says in (
-            (["--out", "params/smoke.yaml"], "smoke.yaml is there already, and nothing is written over it"),
+            (["--out", "params/smoke.yaml"], "smoke.yaml exists already and is not overwritten"),
             (["--minutes", "0.5"], "--minutes 0.5: a run takes from 1 to"),
             (["--images", "images/*"], "--images and --masks are given together"),
             (["--patients", "("], "is not a regular expression"),
@@ -223,7 +223,7 @@ def test_nothing_is_written_over_and_nothing_is_left_where_it_is_refused(checkou
 def test_a_run_of_the_name_is_not_taken_over(checkout, pairs, timed, offline):
     (checkout / "runs" / "mine").mkdir(parents=True)
     (checkout / "runs" / "mine" / "run.json").write_text('{"diffusegen": "0"}')
-    assert "is a run already, of the name mine" in str(call("new", pairs).exception)
+    assert "is a run already, called mine" in str(call("new", pairs).exception)
 
 
 def test_what_is_given_goes_before_what_was_seen(checkout, pairs, timed, offline):

@@ -252,7 +252,7 @@ def test_as_many_workers_fit_on_a_gpu_as_its_memory_holds_of_the_largest_work(mo
     taken = pd.DataFrame({"kind": ["sampling", "training", "styling"], "memory": [5e9, 18e9, 25.4e9]})
     # Three would take 78 GB, more than 95 % of the card.
     assert probe.side_by_side(taken, torch.device("cuda")) == (
-        2, "26.0 of 80.0 GB each, for styling, which takes the most of all work; 5% are left free")
+        2, "26.0 of 80.0 GB each, for styling, which takes the most; 5% are left free")
     taken.loc[1, "memory"] = np.nan
     assert probe.side_by_side(taken, torch.device("cuda")) == (
         0, "training alone takes more memory than there is")
@@ -350,7 +350,7 @@ def test_where_the_wanted_device_is_absent_the_plan_is_for_another():
     p = profile("smoke", ("device", "cuda:99"))
     found, device = plan.at_hand(p)
     assert (found.device, found.data) == ("auto", p.data)
-    assert device.endswith("(cuda:99, which the parameters name, is not here)")
+    assert device.endswith("(cuda:99, which the parameters name, is unavailable)")
     assert plan.at_hand(found) == (found, devices.name("auto"))
 
 
@@ -393,7 +393,7 @@ def test_the_command_tells_what_a_run_would_miss(nano: dict, tmp_path: Path):
 
 def test_writing_checkpoints_is_not_counted_and_that_is_said(paper):
     words = " ".join(paper[2].text.split())
-    assert words.endswith("nor loading models and writing checkpoints "
+    assert words.endswith("loading models and writing checkpoints "
                           "(8.42 GB every train.checkpoint_every steps).")
     adopted = plan.make(profile("smoke", ("train.checkpoints", "there")), 0).text
     assert adopted.endswith("writing checkpoints.")

@@ -248,7 +248,7 @@ def test_published_weights_that_the_cache_has_need_no_network(nano_params: Param
 
 @pytest.mark.parametrize(("change", "says", "where"), [
     ({"segment": {"encoder": "tu-swin_tiny_patch4_window7_224", "decoder_channels": [8, 8, 8]}},
-     "cannot take images of 16 pixels", "678"),
+     "does not accept images of 16 pixels", "678"),
     ({"style": {"backbone": "timm/swin_tiny_patch4_window7_224", "backbone_size": 32}},
      "cannot take images of 32 pixels", "45678")])
 def test_a_network_that_takes_one_size_only_is_told_before_the_first_chapter(
@@ -278,7 +278,7 @@ def test_a_dry_run_shows_the_chosen_chapters(nano_params: Params, paces: None, l
     for title in ("Synthetic data alone", "Small sets"):
         assert (f"{title}: " in text) == (title in titles)
     if not titles:
-        assert text.startswith("The chosen chapters train no segmentation networks")
+        assert text.startswith("A dry run shows only the segmentation networks")
     assert not nano_params.folder.exists()
 
 
@@ -312,7 +312,7 @@ def test_a_dry_run_knows_the_pairs_that_were_read_from_a_folder(nano_params: Par
 def test_who_chooses_a_page_has_chosen_what_it_makes_and_no_other(
         nano_run: Run, change: dict, chosen: list[str], refused: bool) -> None:
     run = Run.open(nano_run.folder, change)
-    with pytest.raises(UserError, match="not chosen are not made anew") if refused else nullcontext():
+    with pytest.raises(UserError, match="not chosen are not made again") if refused else nullcontext():
         preflight.refuse_mixture(run, chosen)
 
 

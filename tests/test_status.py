@@ -60,7 +60,7 @@ def test_what_was_changed_by_hand_is_refused_and_the_rest_waits_for_it(nano_run:
     lines = told(nano_run)
     assert any("clusters" in line and "refused: " in line for line in lines)
     assert any("diffusion models" in line and line.endswith("waits for the clusters") for line in lines)
-    assert lines[-1].startswith("Next: mend what is refused, then `diffusegen run ")
+    assert lines[-1].startswith("Next: correct what is refused, then `diffusegen run ")
 
 
 def test_the_rest_has_a_time_by_what_is_made(nano_run: Run, tmp_path: Path):
@@ -87,7 +87,7 @@ def test_where_nothing_is_made_the_device_can_be_measured_and_that_is_remembered
     monkeypatch.setattr(status.probe, "busy", lambda device: "")
     assert told(run, "--seconds", 1)[-2] == "Left to make: about 4 min, one item after the other."
     later = told(run)[-2]
-    assert later.startswith("Left to make: about 4 min, one item after the other. That is by an earlier meas")
+    assert later.startswith("Left to make: about 4 min, one item after the other. This is based on an ")
 
 
 def test_a_run_at_work_tells_its_process_its_chapter_and_what_is_under_way(nano_run: Run, tmp_path: Path):

@@ -230,8 +230,8 @@ def test_both_kinds_can_be_sent_to_another_process(run: Run):
 @pytest.mark.parametrize(("words", "how"), [
     ("name one instead of Real", {"data_type": "Real"}), ("from 0 to 1, and not 1.5", {"alpha": 1.5}),
     ("ratio 4 is not possible: this run makes 3 pairs .* Choose 1 to 3", {"ratio": 4}),
-    ("ratio 0 is not possible", {"ratio": 0}), ("ratio is a whole number, and not 1.5", {"ratio": 1.5}),
-    ("from 0 to 1, and not 'x'", {"alpha": "x"}), ("seed is a whole number, and not 'x'", {"seed": "x"}),
+    ("ratio 0 is not possible", {"ratio": 0}), ("ratio must be a whole number, not 1.5", {"ratio": 1.5}),
+    ("from 0 to 1, and not 'x'", {"alpha": "x"}), ("seed must be a whole number, not 'x'", {"seed": "x"}),
     ("No pair of 2-Styled-Diff is known to be made", {"names": ["phantom_00025"]})])
 def test_what_cannot_be_mixed_is_refused_in_a_line(words: str, how: dict, run: Run):
     with pytest.raises(UserError, match=words):
@@ -239,5 +239,5 @@ def test_what_cannot_be_mixed_is_refused_in_a_line(words: str, how: dict, run: R
 
 
 def test_an_epoch_is_a_whole_number(run: Run):
-    with pytest.raises(UserError, match="epoch is a whole number, and not 'x'"):
+    with pytest.raises(UserError, match="epoch must be a whole number, not 'x'"):
         run.mixed("2-Styled-Diff").set_epoch("x")

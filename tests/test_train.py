@@ -536,11 +536,12 @@ def test_models_that_tell_nothing_are_adopted_with_words_and_without_costs(
     assert trained.seconds == 0
     assert trained.table["minutes"].isna().all()
     assert {stamp_of(m)["trained"] for m in trained.models} == {"elsewhere on unknown images"}
-    assert trained.caveat.startswith("Of the 2 diffusion models 2 were trained elsewhere on unknown images")
+    assert trained.caveat == ("Trained elsewhere on unknown images, which may include test images: "
+                              "2 of 2 diffusion models.")
     (released / "cluster_0_110000.pt").unlink()
     known = train_one(changed(p, ("run_dir", p.folder.parent / "own"), ("train.checkpoints", "null")), [0])
     shutil.copy(known.path, released / "cluster-00.safetensors")
-    assert train_all(p).caveat.startswith("Of the 2 diffusion models 1 were")
+    assert train_all(p).caveat.endswith(": 1 of 2 diffusion models.")
 
 
 def test_a_model_of_ours_that_tells_no_images_counts_as_unknown(nano_params: Params, tmp_path: Path):
@@ -550,7 +551,7 @@ def test_a_model_of_ours_that_tells_no_images_counts_as_unknown(nano_params: Par
         del header["seen"]
         checkpoints.save(folder / f"{model.name}.safetensors", tensors, header)
     p = changed(nano_params, ("train.checkpoints", folder))
-    assert "2 were trained elsewhere" in train_all(p).caveat
+    assert "2 of 2 diffusion models" in train_all(p).caveat
 
 
 @pytest.mark.parametrize(("act", "override", "says"), [

@@ -111,7 +111,7 @@ def test_an_empty_manifest_is_read(own: Params) -> None:
 def test_a_pair_made_of_a_foreign_image_is_refused(own: Params) -> None:
     names = real_pairs(own).names[:6]
     write_set(workspace(own), STYLED, of_sources([*names, "phantom_00999"]), noise(0))
-    with pytest.raises(UserError, match="2-Styled-Diff holds pairs made of phantom_00999, which is no train"):
+    with pytest.raises(UserError, match="2-Styled-Diff holds pairs made from phantom_00999, which is not"):
         sets_of(own)
 
 

@@ -86,8 +86,8 @@ def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, s
                           lambda experiment, mine: chosen(ws.seed, mine, settings, segment, experiment))
     if settings.generator_sees == "subset":
         count = len(sizes(supply[REAL].sources, settings, segment)) * settings.seeds
-        text += (f"\nBeside these, chapters 1 to 4 are run for {count} small set{'' if count == 1 else 's'}; "
-                 "their time is not estimated.")
+        text += (f"\nBesides these, chapters 1 to 4 are run for {count} small set{'' if count == 1 else 's'}"
+                 "; their time is not estimated.")
     return text
 
 
@@ -259,6 +259,6 @@ def _refusal(ws: Workspace, settings: Augment, sets: Sets, experiment: Experimen
         return emptied
     made = sets.manifests.get(experiment.data_type)
     if made is None or not set(made["group"]) & set(sets.real.names):
-        return (f"no pair of {experiment.data_type} is known to be made from a real pair of the run, so that "
-                "none can replace or join its source.")
+        return (f"no pair of {experiment.data_type} is known to be made from a real pair of the run, so none "
+                "can replace or join its source.")
     return ""

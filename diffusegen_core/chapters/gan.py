@@ -132,11 +132,11 @@ def caveat(baseline: Baseline | None) -> str:
     names = baseline.foreign if baseline else []
     if not names:
         return ""
-    text = ("The real images behind the GAN's pairs are not known, so that test images may be among them: "
-            "they are not copies of test images; nothing more can be checked.")
+    text = ("The real images behind the GAN's pairs are not known and may include test images. The pairs are "
+            "not copies of test images; nothing more can be checked.")
     if all(map(SINGAN_SEG.fullmatch, names)):
-        text += (" SinGAN-Seg's published pairs were made of all 1000 pairs of HyperKvasir, the test images "
-                 "included.")
+        text += (" SinGAN-Seg's published pairs were made from all 1000 pairs of HyperKvasir, including the "
+                 "test images.")
     return text
 
 
@@ -157,11 +157,11 @@ def refuse_impossible(settings: Gan, image_size: int) -> None:
     """UserError where no SinGAN of these sizes can be trained."""
     scales = len(singan.sides(image_size, settings))
     if settings.start_scale >= scales:
-        raise UserError(f"Parameters: gan.start_scale: {settings.start_scale} is no scale; there are "
-                        f"{scales}, 0 to {scales - 1}.")
+        raise UserError(f"Parameters: gan.start_scale: {settings.start_scale} is not a scale; there "
+                        f"are {scales}, 0 to {scales - 1}.")
     if image_size <= 2 * settings.layers:
         raise UserError(f"Parameters: gan.layers: images of {image_size} pixels are too small for "
-                        f"{settings.layers} convolutions. Ask for fewer, or for no GAN by gan.source: null.")
+                        f"{settings.layers} convolutions. Ask for fewer, or set gan.source to null.")
 
 
 def _train(ws: Workspace, pairs: Pairs, settings: Gan, drawn: bool) -> Artifact:
@@ -271,7 +271,7 @@ def chosen(report: Report, settings: Gan, count: int) -> tuple[list[Job], str]:
     scales = sorted({int(match[2]) for match in matches}) if published else []
     if len(scales) > 1:
         raise UserError(f"Parameters: gan.source: {report.folder} mixes pairs of the start scales {scales}. "
-                        "Name a folder that holds those of one.")
+                        "Name a folder with pairs of only one.")
     numbers = ([(int(match[1]), int(match[3]) + 1) for match in matches] if published
                else [(index, 1) for index in range(len(report.pairs))])
     used = set(sorted({source for source, _ in numbers})[:min(settings.sources or count, count)])

@@ -118,7 +118,7 @@ def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> Non
     given = [mask for mask in (wish.mask, wish.old) if mask is not None]
     kept = [mask for mask in (wish.keep,) if mask is not None]
     if highest > 1 and any(mask.max() > highest for mask in given + kept):
-        raise UserError(f"A mask must hold the numbers of classes, 0 to {highest}.")
+        raise UserError(f"A mask must hold class numbers, 0 to {highest}.")
     if wish.remove and not any(mask.any() for mask in given):
         raise UserError("Removing a lesion needs its mask; none was given, or it is empty.")
     if not wish.remove and wish.mask is not None and not wish.mask.any():
@@ -129,7 +129,7 @@ def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> Non
     if any((mask > 0)[stays > 0].any() for mask in given for stays in kept):
         raise UserError("What is to stay overlaps the new lesion, or one that is to go.")
     if n < 1:
-        raise UserError(f"At least one picture can be painted, not {n}.")
+        raise UserError(f"The number of pictures must be at least 1; it is {n}.")
 
 
 def _fit(data: Data) -> str:
@@ -170,8 +170,8 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     """
     side, fit = pairs.image_size, "squeeze" if fit == "squeeze" else "pad"
     squared, inner = fits.squared(image, fit), fits.inner(image.shape, fit)
-    too_small = UserError(f"The picture, {image.shape[1]} x {image.shape[0]} pixels, is too small for a "
-                          "mask that is drawn. Give one.")
+    too_small = UserError(f"The picture, {image.shape[1]} x {image.shape[0]} pixels, is too small to "
+                          "draw a mask in. Give one.")
     if fit == "pad" and min(image.shape[:2]) * side < max(image.shape[:2]):  # less than a pixel in the square
         raise too_small
     shown = planes.resize(squared.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
@@ -179,7 +179,7 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     grey = len(shown) == planes.RGB and masks.is_grey(shown)
     view = masks.field_of_view(shown[:1] if grey else shown)
     if not view.any():
-        raise UserError("The picture is dark all over, so that no place can be found. Give a mask.")
+        raise UserError("The picture is dark all over, so no place can be found. Give a mask.")
     whole = None if like is None else like.within(image.shape[:2], squared.shape[:2])
     number, drawn = _placed(pairs, whole, view, seed)
     if not drawn.mask.any():

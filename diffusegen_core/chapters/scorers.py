@@ -170,8 +170,8 @@ def split(seed: int, groups: dict[str, list[str]], folds: int) -> list[list[str]
     """
     if len(groups) < LEAST:
         raise UserError(f"Parameters: filter.folds: {len(groups)} real pairs are too few to judge each by a "
-                        f"network that learns from the others; it takes {LEAST}. Give more pairs, or set "
-                        "filter.folds or filter.agreement_quantile to null.")
+                        f"network that learns from the others; at least {LEAST} are needed. Give more pairs, "
+                        "or set filter.folds or filter.agreement_quantile to null.")
     order = trainsets.shuffled(groups, seed, "filter", "folds")
     parts: list[list[str]] = [[] for _ in range(min(folds, len(groups)))]  # of groups
     for group in order:

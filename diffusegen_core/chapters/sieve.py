@@ -215,7 +215,8 @@ def _list(artifact: Artifact, one: PairSet, scores: pd.DataFrame, limits: Limits
     reasons = pd.Series([_reasons(row, limits) for row in table[COLUMNS].to_dict("records")], dtype=str)
     kept, left_out = table[reasons == ""], table.assign(**{REASON: reasons})[reasons != ""]
     if len(table) and kept.empty:
-        log.warning("The filter keeps no pair of %s: chapters 6 and 7 have no networks of it.", one.data_type)
+        log.warning("The filter keeps no pair of %s, so chapters 6 and 7 train no networks on it.",
+                    one.data_type)
     artifact.finish([files.write_text(folder / f"{name}.csv", frame.to_csv(index=False))
                      for name, frame in (("manifest", kept), ("left_out", left_out))], perf_counter() - start)
 

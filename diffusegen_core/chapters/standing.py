@@ -29,7 +29,7 @@ def readable(folder: Path, name: str) -> Iterator[None]:
     except Exception as error:
         why = printable(" ".join(f"{type(error).__name__}: {error}".split())[:200])
         raise UserError(f"The chapter {name} in {folder} cannot be read ({why}). Move its folder away, and "
-                        "the run makes it again.") from error
+                        "the next run makes it again.") from error
 
 
 def chapter(name: str) -> str:

@@ -100,8 +100,8 @@ class Trained:
     def caveat(self) -> str:
         """What a caption or a verdict must say if any adopted model may have seen any image; else ""."""
         unknown = [model.name for model in self.all if origins.read_fingerprints(model.path) is None]
-        return (f"Of the {len(self.all)} diffusion models {len(unknown)} were trained elsewhere on unknown "
-                "images, so that test images may be among these." if unknown else "")
+        return (f"Trained elsewhere on unknown images, which may include test images: {len(unknown)} of "
+                f"{len(self.all)} diffusion models." if unknown else "")
 
 
 def taken(folder: Path, settings: Train) -> str | None:

@@ -101,7 +101,7 @@ class Chosen:
     @property
     def sides(self) -> str:
         """The reference to the card's section on sides, for layouts; "" where the card has none."""
-        return ": see *Sides*" if self.real or self.tested else ""
+        return ": see *Splits*" if self.real or self.tested else ""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def _tested(run: Run, native: bool) -> TestSet:
         raise UserError("Held-out pairs are at the run's size: leave out --native, or --held-out.")
     own = [one for name, one in run.tests.items() if name not in testsets.TRANSFER.values() and one.pairs]
     if not own:
-        raise UserError("This run holds no pairs out; data.holdout and segment.held_out do.")
+        raise UserError("This run has no held-out pairs. Set data.holdout or segment.held_out.")
     return own[0]
 
 
@@ -90,8 +90,8 @@ def _numbered(cases: Sequence[Case], numbers: Mapping[str, int]) -> list[Case]:
 def _native(run: Run, cases: Sequence[Case]) -> dict[str, tuple[int, int]]:
     known = sidecars.native_sizes(run.pairs.file)
     if lacking := next((case for case in cases if case.source not in known), None):
-        raise UserError(f"{lacking.data_type} {lacking.pair} has no native size: it is a phantom's, an older "
-                        "run's, or of a source that nobody knows. Leave out --native, or name other types.")
+        raise UserError(f"{lacking.data_type} {lacking.pair} has no native size: it is a phantom, from an "
+                        "older run, or of an unknown source. Leave out --native, or name other types.")
     return known
 
 

@@ -17,26 +17,25 @@ from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
 
 SIDES = """\
-`validation` holds real pairs alone, a share of {share:g} of them by the run's seed; `held_back` the synthetic
-pairs that were made of these, or that show one of their lesions; `train` all others. Whoever trains on what
-is held back validates on twins. The models that painted have seen every real pair of `train` and
-`validation`."""
-UNSEEN = "To measure what you train, use images that are not in this dataset."
+`validation` holds only real pairs, a share of {share:g} of them drawn with the run's seed; `held_back` the
+synthetic pairs that were made from these, or that show one of their lesions; `train` all others. A network
+that is trained on `held_back` is validated on near-copies of what it saw. The models that painted have seen
+every real pair of `train` and `validation`."""
+UNSEEN = "Test your networks on images that are not in this dataset."
 TESTED = """\
 `test` holds real pairs that no part of the run has seen, its models included; what shows one of their lesions
-is in `held_back`. Measure by them what you train, and select nothing by them, or they no longer test."""
+is in `held_back`. Use `test` to test networks, never to choose between them."""
 NUMBERED = """\
-Pairs, `source`, `lesion_of` and `group` are numbered, in an order that tells nothing; pairs of a `group`,
-such as a patient where this is known, belong together. What they are called in the run is not in this
-dataset."""
+Pairs, `source`, `lesion_of` and `group` are numbered, in an order that reveals nothing; pairs of a `group`,
+such as a patient where this is known, belong together. Their names in the run are not in this dataset."""
 NAMES_KEPT = """\
 **Files, `pair`, `source` and `lesion_of` have the names of the run's images**, as `--keep-names` asks for.
-See that they name no patient before you pass this on. Pairs of a `group`, such as a patient where this is
+Check that they name no patient before you pass this on. Pairs of a `group`, such as a patient where this is
 known, belong together."""
-CUT = " (what lies outside of its middle square is black, and of no class)"
+CUT = " (what lies outside its middle square is black, and of no class)"
 LIMITS = """\
 - For research on segmentation, such as training and comparing networks. **Never for clinical use**: not for
-  diagnosis, not for treatment, and not to show what a device is worth to patients.
+  diagnosis, not for treatment, and not to show the clinical value of a device.
 - Synthetic pairs keep the surroundings of their sources: they are not anonymous. What the real images may be
   used for, and what their patients have agreed to, binds them as well.
 - The mask of a synthetic pair says where a lesion was painted, or meant to be; no expert has confirmed it.
@@ -50,9 +49,9 @@ def text(chosen: Chosen, title: str, layout: str) -> str:
     parts = [
         f"# {escaped(run.folder.name)}: {chosen.described}", _summary(chosen, title),
         "## What is in it", _types(chosen), _classes(chosen), layout.strip(),
-        f"`origins.csv` has a row a pair: {', '.join(f'`{name}`' for name in chosen.table)}. "
+        f"`origins.csv` has one row per pair: {', '.join(f'`{name}`' for name in chosen.table)}. "
         f"{NAMES_KEPT if chosen.names_kept else NUMBERED}",
-        *(["### Sides", _sides(chosen)] if chosen.sides else []),
+        *(["### Splits", _sides(chosen)] if chosen.sides else []),
         "## Source and licence", _source(chosen), "## How the pairs were made", _making(chosen),
         *(["## Do they help?", _worth(chosen)] if chosen.sets else []),
         "## Copies of training images", _copies(chosen),
@@ -76,7 +75,7 @@ def _summary(chosen: Chosen, title: str) -> str:
     size = p.data.image_size
     sides = f"{size} × {size} pixels" if not chosen.native else (
         f"each as large as the files of its real pair, enlarged or reduced from {size} × {size} pixels, "
-        f"whose detail it has{CUT if p.data.fit == 'crop' else ''}")
+        f"with no more detail than these{CUT if p.data.fit == 'crop' else ''}")
     return (f"{' and '.join(counts)} image+mask pairs, {sides}, {kind}; what the masks mark: "
             f"{escaped(p.data.object_name)}. Written for {title} by DiffuseGen {__version__}.")
 
@@ -136,15 +135,15 @@ def _worth(chosen: Chosen) -> str:
     """Chapter 7's findings about these pairs, or why there are none."""
     run, result = chosen.run, chosen.run.finished("augment")
     if result is None or not result.complete:
-        return ("Not known: whether networks that are trained on such pairs do better is what chapter 7 "
-                "tries, which this run has not finished.")
+        return ("Not known: chapter 7 tests whether networks that are trained on such pairs do better, and "
+                "this run has not finished it.")
     gains = {kind: recommendation.gain(run, result, kind) for kind in chosen.sets}
     rows = [[kind.name, str(size), text] for kind, told in gains.items() if told for size, text in [told]]
     if not rows:
-        return "Not known: chapter 7 of the run has compared none of these pairs with the real ones alone."
+        return "Not known: chapter 7 of the run has compared none of these pairs with real pairs alone."
     found = recommendation.of(run)
     return (table(["data type", "real pairs", "gain over the real pairs alone"], rows) +
-            "\n\nThat is of networks that were trained on sets of so many real pairs, in which "
+            "\n\nThese are gains of networks that were trained on sets of so many real pairs, in which "
             f"{naming.mixing(run.params.augment)}, and tested on images that no part of the run has seen; "
             "with 95 % intervals and a verdict by a rule."
             f"{f' What the run concludes: {found}' if found else ''}"
@@ -159,8 +158,8 @@ def _another(chosen: Chosen, size: int) -> str:
             and chosen.real and len(chosen.sets) == 1 and not chosen.further):
         return ""
     real = f"all {pairs} real pairs" if chosen.real else "no real pairs"
-    return (f"\n\nThis dataset is another mix: {real}, and all synthetic ones of the data types above. What "
-            "networks gain from just that was not tried.")
+    return (f"\n\nThis dataset is a different mix: {real}, and all synthetic ones of the data types above. "
+            "What networks gain from exactly this mix was not tested.")
 
 
 def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:
@@ -186,7 +185,7 @@ def _copies(chosen: Chosen) -> str:
         return "All pairs are real."
     if result is None:
         return ("The audit of copies was not made: chapter 5 makes it (`diffusegen run` with the run's "
-                "params.yaml and `--only evaluate`). Until then nobody knows which pairs are near-copies.")
+                "params.yaml and `--only evaluate`). Until then it is not known which pairs are near-copies.")
     rows = []
     for kind in chosen.sets:
         mine = chosen.table.loc[chosen.table["data_type"] == kind.name, "near_copy"]
@@ -198,7 +197,7 @@ def _copies(chosen: Chosen) -> str:
                if answer.hides_copies(chosen.run.params, chosen.sets) else "")
     return (table(["data type", "near-copies", "pairs audited", "flagged by chance"], rows) +
             "\n\nA near-copy is nearer to one training image than its distances to others explain, in pixels "
-            "or in features. The last column is the share that is flagged of fillings which no model can "
+            "or in features. The last column is the share flagged among fillings that no model can "
             "remember. `near_copy` in `origins.csv` names the pairs."
             f"{unfound}")
 

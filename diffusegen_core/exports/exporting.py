@@ -78,8 +78,8 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
         to_nnunet.check(place)
     form = FORMATS[to]
     if held_out and not form.sides:
-        raise UserError(f"{form.title[0].upper()}{form.title[1:]} has no sides, and held-out pairs would be "
-                        "among the others. Choose another format by --to, or leave out --held-out.")
+        raise UserError(f"{form.title[0].upper()}{form.title[1:]} has no splits, so held-out pairs would be "
+                        "among the others. Choose another format with --to, or leave out --held-out.")
     planes = _by_class(run, form, by_class)
     chosen = replace(choosing.choose(run, types, real, native, generators, keep_names, held_out),
                      planes=planes)
@@ -125,11 +125,11 @@ def _by_class(run: Run, form: Format, asked: bool) -> bool:
     data = run.params.data
     others = ", ".join(name for name, one in FORMATS.items() if one.any_channels)
     if data.channels not in cases.CHANNELS and not form.any_channels:
-        raise UserError(f"{form.title} holds pictures of 1 or 3 channels, and this run's images have "
-                        f"{data.channels}. Choose another format by --to: {others}.")
+        raise UserError(f"{form.title} holds pictures of 1 or 3 channels, but this run's images have "
+                        f"{data.channels}. Choose another format with --to: {others}.")
     wanted = asked or Planes.of(data).overlap
     if wanted and form.by_class == "never":
         able = ", ".join(name for name, one in FORMATS.items() if one.by_class != "never")
-        raise UserError(f"{form.title} has one class a pixel, and not a mask for each class, as classes that "
-                        f"overlap need. Choose another format by --to: {able}.")
+        raise UserError(f"{form.title} holds one class per pixel, but overlapping classes need a mask for "
+                        f"each class. Choose another format with --to: {able}.")
     return wanted and form.by_class == "asked"

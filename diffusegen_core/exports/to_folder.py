@@ -28,5 +28,5 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
         count = len(chosen.channels)
         how += f" Images are arrays of {count} channels: `-p data.channels {count}`."
     return (f"- `images/CASE{chosen.picture}` and `masks/CASE{chosen.label}`, paired by their names. {how}\n"
-            "- `-p data.source FOLDER` makes it the data of a run. Take real pairs alone "
+            "- `-p data.source FOLDER` makes it the data of a run. Use only real pairs "
             "for that: models that learn from other models' pairs repeat their faults.\n")

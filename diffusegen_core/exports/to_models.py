@@ -25,7 +25,7 @@ SHARED = ("model", "process", "train")  # the sections of parameters that decide
 LICENCE = "TO BE FILLED IN: the licence of the images, which binds the models as well"
 LIMITS = """\
 - For research on segmentation. **Never for clinical use**: not for diagnosis, not for treatment, and not to
-  show what a device is worth to patients.
+  show the clinical value of a device.
 - A diffusion model can reproduce images that it was trained on. The figures above say how far this was found;
   they do not prove that it cannot happen. Whoever may decide on sharing the images decides on sharing the
   models as well: ask your ethics board or data protection officer, and show them this card.

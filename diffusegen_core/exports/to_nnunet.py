@@ -22,9 +22,9 @@ HELD_OUT = """
   `imagesTs/` and `labelsTs/` have the held-out pairs: predict the former, compare with the latter."""
 FOLDS = """\
 copy it to `nnUNet_preprocessed/{name}/` before training. Its folds validate on real pairs alone and train on
-  nothing that was made of these. Without it nnU-Net splits pairs at random and validates on twins."""
-NO_FOLDS = ("there is none, for no two real pairs to train on are in it; folds that nnU-Net draws would "
-            "validate on twins.")
+  nothing that was made from these. Without it nnU-Net splits pairs at random and validates on near-copies."""
+NO_FOLDS = ("there is none, as the dataset has fewer than two real pairs to train on; folds that nnU-Net "
+            "draws would validate on near-copies.")
 
 
 def name(run_name: str) -> str:
@@ -35,7 +35,7 @@ def name(run_name: str) -> str:
 def check(out: Path) -> None:
     """UserError where a folder is not named as nnU-Net requires."""
     if not NAME.fullmatch(out.name):
-        raise UserError(f"nnU-Net reads folders called DatasetXXX_Name, and not {out.name}: name one by "
+        raise UserError(f"nnU-Net reads only folders called DatasetXXX_Name, not {out.name}: name one with "
                         f"--out, such as {out.parent / 'Dataset501_Mine'}.")
 
 
@@ -54,8 +54,8 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
         "labels": chosen.numbers, "numTraining": len(chosen.cases) - len(chosen.of(TEST)),
         "file_ending": ".png",
         "overwrite_image_reader_writer": "NaturalImage2DIO", "name": called, "licence": chosen.licence,
-        "description": f"{chosen.run.params.data.object_name}: {chosen.described}, of kinds that the names "
-                       "of the cases and origins.csv tell",
+        "description": f"{chosen.run.params.data.object_name}: {chosen.described}; the names of the "
+                       "cases and origins.csv tell their kinds",
         "converted_by": "DiffuseGen"}, indent=1) + "\n")
     if folds := chosen.folds():
         files.write_text(folder / "splits_final.json", json.dumps(folds, indent=1) + "\n")

@@ -25,8 +25,8 @@ def cautions(p: Params, data: Folder, best: Fit, minutes: float, known: bool) ->
         yield "Its time is uncertain: other programs are computing on this machine."
     yield from _of_tests(p, data)
     if not known:
-        yield ("No pretrained weights can be had here, and random ones stand in for them: networks learn "
-               "less, and distances say little. --weights FILE names a file of them, see book/data.md.")
+        yield ("No pretrained weights are available here, so random ones are used: networks learn less, "
+               "and distances say little. --weights FILE names a file of weights, see book/data.md.")
     if side < 64:
         yield (f"At {side} pixels a side pictures do not look real: this shows that everything works, and "
                "little more.")
@@ -36,7 +36,7 @@ def cautions(p: Params, data: Folder, best: Fit, minutes: float, known: bool) ->
 def _of_tests(p: Params, data: Folder) -> Iterator[str]:
     images, seeds = _tested(p, data), min(p.segment.seeds, p.augment.seeds)
     if not images:
-        yield "Nothing can be said about images that no part has seen: no pairs are held out."
+        yield "Nothing can be said about unseen images: no pairs are held out."
         return
     if images < power.LEAST_IMAGES:
         yield (f"There will be no verdict: it needs {power.LEAST_IMAGES} test images, and there are "
@@ -54,17 +54,17 @@ def _of_tests(p: Params, data: Folder) -> Iterator[str]:
         pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
         yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
                f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}."
-               f"{' Several of these images are of one patient, so that it takes more.' if several else ''}"
+               f"{' Several of these images are of one patient, so the limit is higher.' if several else ''}"
                f"{expect}")
     if data.held and not data.patients:
-        yield ("Test images may be of patients that were trained on: the names do not tell patients. "
-               "--patients says how; --patients each, if every image is of another one. Where nobody knows, "
-               "treat all scores as too good.")
+        yield ("Test images may be of patients that were trained on: the names do not identify patients. "
+               "Identify them with --patients, or use --patients each if every image is of a different "
+               "one. If that is not known, treat all scores as too good.")
     elif data.held and (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
         yield f"The test images are of {counted(groups, data.kind)}: intervals for new patients will be wide."
     if p.generators < GENERATORS and p.augment.generator_sees != "subset":
-        yield ("Verdicts will be on the pairs of one training, and those of another may differ by more than "
-               f"they gain. -p generators {GENERATORS} tells, and takes up to {GENERATORS} times as long.")
+        yield ("Verdicts will rest on the pairs of one training, and those of another may differ by more "
+               f"than the gain. -p generators {GENERATORS} tells, taking up to {GENERATORS} times as long.")
 
 
 def _tested(p: Params, data: Folder) -> int:
@@ -91,9 +91,9 @@ def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
         yield (f"Left out: {counted(len(out), 'pair')} with a lesion below {SMALL} pixels "
                f"at {side} px a side, which no network learns ({some([printable(name) for name in out])}).")
     elif p.data.min_area is None and (small := data.small(side)):
-        yield (f"The smallest lesions will not be learned: {counted(len(small), 'pair')} with one below "
+        yield (f"The smallest lesions will not be learned: {counted(len(small), 'pair')} with a lesion below "
                f"{SMALL} pixels at {side} px a side. -p data.window 2 -p data.window_size 32 lets models "
                "look closer.")
     if len(p.data.classes) > 1 and p.inpaint.classes is None:
-        yield (f"All {len(p.data.classes)} classes are moved and painted anew together. To paint one and "
+        yield (f"All {len(p.data.classes)} classes are moved and repainted together. To paint one and "
                f"leave the others as they are: -p inpaint.classes '[{printable(p.data.classes[-1])}]'.")

@@ -117,8 +117,8 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
         raise UserError(f"{seen.report.brief()}\nCorrect the folder, or leave these out: -p data.on_bad "
                         "skip.")
     if len(seen.report.pairs) < FEWEST:
-        raise UserError(f"{source} holds {len(seen.report.pairs)} usable pairs, and a run takes {FEWEST} at "
-                        "least.")
+        raise UserError(f"{source} holds {len(seen.report.pairs)} usable pairs; a run needs at least "
+                        f"{FEWEST}.")
     guess = guesses.patients(seen.report) if settings.patients is None and "patients" not in given else None
     if guess:
         settings = settings.model_copy(update={"patients": guess})

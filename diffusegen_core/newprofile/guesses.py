@@ -108,8 +108,8 @@ def _pretrained(decoder: Sequence[int]) -> Weights:
 
 
 def _random() -> Weights:
-    why = ("no weights can be had here: clusters then follow coarse appearance, distances are weak, and "
-           "networks learn from nothing; --weights FILE takes e.g. torchvision's mobilenet_v2")
+    why = ("no weights are available here: clusters follow coarse appearance, distances say little, and "
+           "networks learn from scratch; --weights FILE takes e.g. torchvision's mobilenet_v2")
     return Weights({
         "cluster": {"backbone": Line("timm/test_nfnet"), "weights": Line("random", why)},
         "style": {"backbone": Line("timm/test_nfnet"), "weights": Line("random"), "backbone_size": Line(32),
@@ -132,7 +132,7 @@ def _encoder(name: str, spec: str, why: str) -> dict[str, Line]:
 
 
 def _untrained() -> dict[str, Line]:
-    return {"encoder": Line("tu-test_resnet", "small, for it learns from nothing"), "weights": Line("random")}
+    return {"encoder": Line("tu-test_resnet", "small, as it learns from scratch"), "weights": Line("random")}
 
 
 def _can(attempt: Callable[[], object]) -> bool:

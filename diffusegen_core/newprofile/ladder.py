@@ -67,8 +67,8 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
     calls = 25
     return {
         "": {"generators": Line(
-            rung.generators, "trainings from the start, which chapters 6 and 7 share their repetitions out "
-                             "among: a verdict on more than the pairs of one training needs 3")},
+            rung.generators, "independent trainings, over which chapters 6 and 7 spread their repetitions: a "
+                             "verdict on more than the pairs of one training needs 3")},
         "model": {
             "base_channels": Line(rung.base, f"width and levels as in {rung.like}"),
             "channel_mult": Line(list(rung.mult)), "res_blocks": Line(1),
@@ -77,8 +77,9 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             "posterior", "a learned variance stays grainy after so few images")},
         "train": {
             "images": Line(images, f"T of each model, about {images // smallest} passes over the smallest "
-                                   f"cluster; at most {PASSES}, for more repeats the pairs"),
-            "batch_size": Line(min(rung.batch, smallest), "small batches learn more from as many images"),
+                                   f"cluster; at most {PASSES}, as more repeats the pairs"),
+            "batch_size": Line(min(rung.batch, smallest),
+                               "small batches learn more from the same number of images"),
             "lr": Line(rung.lr, f"as in {rung.like}"),
             "ema": Line(0.999 if images < 8000 * rung.batch // 2 else 0.9998),
             **({"min_snr": Line(5.0, "weights of the noise levels: pairs came out nearer to real ones")}
@@ -86,11 +87,11 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             "precision": Line("bf16" if rung.bf16 else "fp32"),
             "checkpoint_every": Line(250), "preview_every": Line(max(100, images // rung.batch // 8))},
         "inpaint": {
-            "samples": Line(rung.samples, "synthetic pairs a source, N"),
-            "sources": Line(sources, "pairs that are painted into; more cost time and give variety"),
+            "samples": Line(rung.samples, "synthetic pairs per source, N"),
+            "sources": Line(sources, "pairs that are painted into; more of them add variety, but take time"),
             **({} if sources == pairs else {"draw_sources": Line(
                 True, "by a hash of their names: the first may all be of one day or scanner")}),
-            "masks": Line("varied", "lesions of training pairs, changed and placed anew: the model only "
+            "masks": Line("varied", "lesions of training pairs, changed and placed elsewhere: the model only "
                                     "paints the image, and no mask is empty"),
             "guidance_scale": Line(2.0, "networks find the painted lesions far more often than at 1"),
             "baselines": Line(["Paste"], "what painting has to beat: real lesions pasted, no model"),
@@ -101,11 +102,11 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             "method": Line("sdedit", "a tenth of the time of guided, and networks learn more from it"),
             "guidance_scale": Line(1.5), "respacing": Line(calls), "skip": Line(16), "batch_size": Line(8),
             "precision": Line("bf16" if rung.bf16 else "fp32")},
-        "gan": {"source": Line(None, "singan trains a GAN a source: about a minute each on two cores")},
+        "gan": {"source": Line(None, "singan trains a GAN per source, about a minute each on two cores")},
         "evaluate": {"membership": Line(min(64, held, pairs) or None,
                                         "pairs of each kind, trained on and held out")},
         "filter": {"folds": Line(3 if rung.filtered and pairs >= 48 else None,
-                                 "networks that set bad pairs aside; null: too small a run for it")},
+                                 "networks that set bad pairs aside; null: the run is too small for them")},
         "segment": {
             "epochs": Line(rung.epochs), "epoch_images": Line(
                 64, "the same number of steps for every network, however large its set"),
@@ -117,10 +118,10 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
                 "repetitions, as many as a verdict needs or more"),
             "held_out": Line("rest", "the pairs of data.holdout"),
             "test_count": Line(held, "all that are held out") if held else Line(
-                MOST_TESTS, "at most, of each folder that tests")},
+                MOST_TESTS, "at most, of each test folder")},
         "augment": {
             "sizes": Line(sizes or [sources], "real pairs that synthetic ones are added to" + (
-                "; the last are all that there are" if sources == pairs else "")),
+                "; the last is all of them" if sources == pairs else "")),
             "ratios": Line([rung.samples]), "rule": Line(
-                "add", "all real pairs stay, as you would keep them; replace, the paper's, takes half out"),
+                "add", "keeps all real pairs, as you would; replace, the paper's, takes half out"),
             "seeds": Line(rung.seeds)}}

@@ -70,7 +70,7 @@ def make(wish: Wish) -> New:
     head = (f"{train} pairs of {name}, and {test} to test on, in {wish.minutes:g} minutes on "
             f"{best.plan.device}: written by `diffusegen new`, which looked at the data and timed the "
             f"device. The plan takes {duration(fitting.seconds(best.plan))}, and notebooks and the book "
-            f"about {duration(fitting.BESIDE)} beside it. Every value may be changed; params/smoke.yaml "
+            f"about {duration(fitting.BESIDE)} more. Every value may be changed; params/smoke.yaml "
             "lists them all.")
     p = _validated(file, best.chosen)
     if wrong := preflight.problems(p):
@@ -111,7 +111,7 @@ def _together(chosen: Sections) -> Sections:
     train = chosen["train"]
     if k < 2 or generators < 2 or side != ladder.MEASURED or {"one_model", "base_images"} & train.keys():
         return chosen
-    why = "one network that is told the cluster: at equal work it was better than a network each"
+    why = "one network that is told the cluster: for equal work it was better than one per cluster"
     return {**chosen, "train": {**train, "one_model": Line(True, why)}}
 
 
@@ -123,9 +123,9 @@ def _data_lines(data: Folder, rung: Rung) -> dict[str, Line]:
         told |= {"images": Line(s.images), "masks": Line(s.masks)}
     told |= {
         "count": Line(None, "all pairs that are not held out"),
-        "image_size": Line(rung.side, f"as in {rung.like}: time grows with its square and more"),
-        "fit": Line(s.fit, f"{slim} images are not square" if slim else "all images are about square"),
-        "channels": Line(s.channels, "all images are grey" if s.channels == 1 else "there are colours")}
+        "image_size": Line(rung.side, f"as in {rung.like}: time grows with its square or faster"),
+        "fit": Line(s.fit, f"{slim} images are not square" if slim else "all images are nearly square"),
+        "channels": Line(s.channels, "all images are grey" if s.channels == 1 else "the images have colours")}
     if s.labels:
         told["labels"] = Line(s.labels, "the values of the masks: give the classes their names here")
     called = {"object": Line(s.object, "what the masks mark, as pages call it")} if not s.labels else {}
@@ -147,16 +147,16 @@ def _small_lines(data: Folder, side: int) -> dict[str, Line]:
     why = (f"{SMALL} pixels at this size: {counted(len(small), 'pair')} with a smaller lesion, which no "
            "network learns")
     return {"min_area": Line(round(SMALL / side**2, 6), why),
-            "on_bad": Line("skip", "so that these are left out, and listed in data/left_out.csv")}
+            "on_bad": Line("skip", "leaves these out, and lists them in data/left_out.csv")}
 
 
 def _patients_reason(data: Folder) -> str:
     if not data.patients:
-        return ("the names do not tell patients: if some have several images, say how, or test images will "
-                "be of patients that were trained on; if each image is of another one, `each`")
+        return ("the names do not identify patients: if some have several images, set a rule, or test images "
+                "will be of patients that were trained on; if each image is of a different one, `each`")
     by = ("guessed from the images' names" if data.guessed else "by the layout" if data.kind == SEQUENCE else
           "as given")
-    return f"{by}: {patients.described(data.patients, data.kind)}. Please check this"
+    return f"{by}: {patients.described(data.patients, data.kind)}. Check this"
 
 
 def text(new: New) -> str:

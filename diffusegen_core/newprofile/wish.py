@@ -29,6 +29,6 @@ class Wish:
 def refuse_there(file: Path) -> None:
     """UserError if the file, or the run that it would name, already exists."""
     if file.exists():
-        raise UserError(f"{file} is there already, and nothing is written over it. Name another by --out.")
+        raise UserError(f"{file} exists already and is not overwritten. Name another file with --out.")
     if lock.is_run(folder := params.resolve(f"runs/{file.stem}")):
-        raise UserError(f"{folder} is a run already, of the name {file.stem}. Name another file by --out.")
+        raise UserError(f"{folder} is a run already, called {file.stem}. Name another file with --out.")

@@ -33,18 +33,18 @@ from diffusegen_core.planning import flops, pace, probe
 from diffusegen_core.segmentation import trainsets
 
 # How a plan counts the time of a training on several cards, in words.
-AS_MANY = "Its time is that of one card over their number; what they wait for each other is not counted."
-ALL_AS_ONE = "On a processor these are processes that share its cores, so that the time is that of one."
+AS_MANY = "Its time is that of one card divided by their number; waiting for each other is not counted."
+ALL_AS_ONE = "On a processor these are processes that share its cores, so the time is that of one."
 COLUMNS = [field.name for field in fields(Cost)]
 SUMMED = ["items", "images", "flop", "disk"]
 LONGEST = 3600  # seconds that a probe may take
 NOTES = """\
-Images are passes of one image through a network; of a SinGAN, steps of its networks. The largest item is
-what one machine does in one piece: a model, a batch of images, a source, an experiment. Disk is at most what
-is kept: pixels as if not compressed, weights at 4 bytes. Work is convolutions and matrix products.
+Images are passes of one image through a network or, for a SinGAN, training steps. The largest item is what
+one machine does in one piece: a model, a batch of images, a source, an experiment. Disk is an upper limit on
+what is kept: pixels uncompressed, weights at 4 bytes. Work is convolutions and matrix products.
 Not counted: reading and decoding, K-means, distances and the audit's correlations, norms and optimizers,
-augmentation, tables, figures and the book, caches of test sets; nor pairs that will be left out; nor loading
-models and writing checkpoints{checkpoints}."""
+augmentation, tables, figures and the book, caches of test sets, pairs that will be left out, loading models
+and writing checkpoints{checkpoints}."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Plan:
             columns["time"] = shown["seconds"].map(_time)
             columns["of the largest"] = (shown["seconds"] * (shown["largest"] / shown["flop"]).fillna(0)
                                          ).map(_time)
-        lines = [f"In all: {time}; {size(total['disk'])} on disk and at most "
-                 f"{size(self.table['temporary'].max())} of checkpoints beside it; {flop(total['flop'])}."]
+        lines = [f"In all: {time}; {size(total['disk'])} on disk, and at most "
+                 f"{size(self.table['temporary'].max())} more for checkpoints; {flop(total['flop'])}."]
         lines += [self.busy] if self.busy else []
         if cards > 1:
             lines += [f"{cards} cards train a model together (train.devices). {self.together}"]
@@ -144,7 +144,7 @@ def at_hand(p: Params) -> tuple[Params, str]:
         return p, devices.name(p.device)
     except UserError:
         other = p.model_copy(update={"device": "auto"})
-        return other, f"{devices.name(other.device)} ({p.device}, which the parameters name, is not here)"
+        return other, f"{devices.name(other.device)} ({p.device}, which the parameters name, is unavailable)"
 
 
 def pairs(p: Params) -> tuple[int, str]:

@@ -68,16 +68,17 @@ def notes(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
     if not {"evaluate", "tests"} & asked:
         return []
     if p.data.held_share and "held_out" in testsets.folders(p.segment):
-        return [f"data.holdout {p.data.held_share:g} keeps pairs out that nothing tests on, for "
-                "segment.held_out names a folder. -p data.holdout null uses them."]
+        return [f"data.holdout {p.data.held_share:g} holds out pairs that nothing tests on, as "
+                "segment.held_out names a folder. -p data.holdout null trains on them."]
     if not (lacking := testsets.lacking(p)):
         return []
     away = p.segment.cvc or p.segment.polypgen
     untold = [*([] if away or "tests" not in asked else
-                ["how well networks do on images that no part has seen (chapters 6 and 7)"]),
-              *(["whether pairs are copies and models remember (chapter 5)"] if "evaluate" in asked else [])]
+                ["how well networks do on unseen images (chapters 6 and 7)"]),
+              *(["whether pairs are copies or models remember images (chapter 5)"]
+                if "evaluate" in asked else [])]
     return [f"No pairs are held out ({lacking}): the run will not be able to tell {', nor '.join(untold)}. "
-            "-p data.holdout 0.2 keeps a fifth out."] if untold else []
+            "-p data.holdout 0.2 holds out a fifth."] if untold else []
 
 
 def problems(p: Params, chosen: Collection[str] = tuple(CHECKS)) -> list[str]:
@@ -127,7 +128,7 @@ def refuse_mixture(run: Run, chosen: Collection[str]) -> None:
             for generator in range(run.params.generators):
                 run.read(name, generator)
         except OutdatedError as error:
-            raise UserError(f"{error} Chapters that are not chosen are not made anew.") from None
+            raise UserError(f"{error} Chapters that were not chosen are not made again.") from None
         except UserError:
             pass  # not made yet, or the chosen chapters will report what is wrong
 
@@ -147,8 +148,8 @@ def refuse_failed(run: Run, chosen: Collection[str]) -> None:
 def dry_run(run: Run, chosen: Collection[str]) -> str:
     """The grids of the chosen chapters in words: what is finished, and how long the rest will take."""
     if not {"segment", "augment"}.intersection(chosen):
-        return ("The chosen chapters train no segmentation networks, which are all that a dry run shows: "
-                "those of chapters 6 and 7. `diffusegen plan` shows the work of every chapter.")
+        return ("A dry run shows only the segmentation networks of chapters 6 and 7, and the chosen chapters "
+                "train none. `diffusegen plan` shows the work of every chapter.")
     p, ws = run.params, run.workspace.read_only
     pairs, tests = (run.finished(name) for name in ("data", "tests"))
     sets, *further = [run.offered(number) for number in range(p.generators)]

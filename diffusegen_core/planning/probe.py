@@ -121,8 +121,8 @@ def busy(device: torch.device) -> str:
     from dask.system import CPU_COUNT
     load = os.getloadavg()[0]
     return "" if load < BUSY * CPU_COUNT else (
-        f"The load of this machine was {load:.1f} on {CPU_COUNT} cores before: other programs are computing, "
-        "or were a minute ago. The times are upper limits; ask again when it is idle.")
+        f"The load of this machine was {load:.1f} on {CPU_COUNT} cores beforehand: other programs were "
+        "computing. The times are upper limits; measure again when it is idle.")
 
 
 def side_by_side(found: pd.DataFrame, device: torch.device) -> tuple[int, str]:
@@ -135,8 +135,8 @@ def side_by_side(found: pd.DataFrame, device: torch.device) -> tuple[int, str]:
         return 0, f"{memory.index[memory.isna()][0]} alone takes more memory than there is"
     each, total = memory.max() + CONTEXT, torch.cuda.get_device_properties(device).total_memory
     return int((1 - SPARE) * total // each), (
-        f"{each / 1e9:.1f} of {total / 1e9:.1f} GB each, for {memory.idxmax()}, which takes the most of all "
-        f"work; {SPARE:.0%} are left free")
+        f"{each / 1e9:.1f} of {total / 1e9:.1f} GB each, for {memory.idxmax()}, which takes the most; "
+        f"{SPARE:.0%} are left free")
 
 
 def _forget(device: torch.device) -> None:

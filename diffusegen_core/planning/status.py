@@ -127,12 +127,12 @@ def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
                 pace.remember(p, rates)
         elif rest.seconds is None and (known := pace.known(p)):
             rest = remaining.ahead(run, table, known)
-            told = (" That is by an earlier measurement of this device; "
-                    f"`diffusegen status {shown} --seconds 20` measures it anew.")
+            told = (" This is based on an earlier measurement of this device; "
+                    f"`diffusegen status {shown} --seconds 20` measures it again.")
     except UserError as error:
-        return f"The time that is left cannot be told: {error}"
+        return f"The time left cannot be estimated: {error}"
     if rest.seconds is None:
-        return ("Left to make: nothing is finished yet that tells how long it takes here; "
+        return ("Left to make: time unknown, as too little is finished yet; "
                 f"`diffusegen status {shown} --seconds 20` measures this device.")
     levels = progress.posted(run.folder) if running else []
     here = f"; of what is under way {about(levels[0]['left'])}" if levels and levels[0]["left"] else ""
@@ -145,7 +145,7 @@ def next_step(table: pd.DataFrame, shown: str, running: bool, book: bool) -> str
     if running:
         return f"Next: `diffusegen status {shown}` in a while; the run goes on by itself."
     if "refused" in set(table["status"]):
-        return f"Next: mend what is refused, then `{again}`."
+        return f"Next: correct what is refused, then `{again}`."
     if set(table["status"]) & set(TO_DO):
         return f"Next: `{again}` makes the rest, and keeps what is made."
     if not book:

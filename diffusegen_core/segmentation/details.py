@@ -133,7 +133,8 @@ def complete(ws: Workspace, title: str, grid: Grid, settings: Segment, tests: Ma
                                             "tests": dict(tests)})
              for experiment, place in experiments.places(ws, grid).items() if (names := obtainable(place))]
     if items:
-        log.info("%s: more is measured of %d finished networks, from their weights.", title, len(items))
+        log.info("%s: computing further measures of %d finished networks from their weights.", title,
+                 len(items))
         fanout.run(_measure, items, f"{title}, details")
 
 

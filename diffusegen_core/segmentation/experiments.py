@@ -251,8 +251,8 @@ def _tell_of_scores(places: Iterable[Place]) -> None:
     outdated = Counter(name for place in places for name in place.untested
                        if (place.folder / "tests" / name / STAMP).is_file())
     for name, count in outdated.items():
-        log.warning("The scores of %d networks on %s no longer hold: its images or networks are others. They "
-                    "are kept in aside/, and come back with those.", count, name)
+        log.warning("The scores of %d networks on %s no longer hold, as its images or the networks have "
+                    "changed. They are kept in aside/, and return if the change is undone.", count, name)
 
 
 def attempt(work: Work, place: Place, arguments: dict[str, Any]) -> None:

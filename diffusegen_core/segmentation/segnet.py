@@ -137,9 +137,9 @@ def refuse_impossible(settings: Segment, seed: int, side: int, kind: Planes = RG
         try:
             net(torch.empty(settings.batch_size, inputs(kind.channels), side, side))
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise UserError(f"segment.encoder {settings.encoder} cannot take images of {side} pixels: "
-                            f"{' '.join(str(error).split())[:200]}. Choose another, or the size that it "
-                            "takes as data.image_size.") from None
+            raise UserError(f"segment.encoder {settings.encoder} does not accept images of {side} pixels: "
+                            f"{' '.join(str(error).split())[:200]}. Choose another, or set data.image_size "
+                            "to a size that it accepts.") from None
     decided_by(settings, seed)
     if settings.weights not in (weights.PRETRAINED, weights.RANDOM):
         build(settings, seed)
@@ -345,5 +345,5 @@ def _refuse_unknown(encoder: str) -> None:
         names = [*encoders, *(f"{TIMM}{name}" for name in timm.list_models())]
         close = get_close_matches(encoder, names, n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
-        raise UserError(f"There is no segment.encoder {encoder}.{meant} It is a name that "
-                        f"segmentation-models-pytorch knows, or {TIMM}NAME of a timm model.")
+        raise UserError(f"There is no segment.encoder {encoder}.{meant} Give a name that "
+                        f"segmentation-models-pytorch knows, or {TIMM}NAME for a timm model.")

@@ -100,7 +100,7 @@ def refuse_no_number(**values: object) -> None:
     """UserError for a value, given by its name, that is not a whole number."""
     for name, value in values.items():
         if not hasattr(value, "__index__"):
-            raise UserError(f"{name} is a whole number, and not {value!r}.")
+            raise UserError(f"{name} must be a whole number, not {value!r}.")
 
 
 def of_pairs(pairs: Pairs, names: Sequence[str], transform: Transform | None = None) -> Labelled:

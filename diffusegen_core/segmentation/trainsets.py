@@ -112,8 +112,8 @@ def collect(pairs: Pairs, supply: Supply, sets: Iterable[PairSet]) -> Sets:
         source = one.manifest["source"]
         foreign = source[(source != "") & ~source.isin(ours)]
         if len(foreign):
-            raise UserError(f"{data_type} holds pairs made of {foreign.iloc[0]}, which is no training pair "
-                            "of the run.")
+            raise UserError(f"{data_type} holds pairs made from {foreign.iloc[0]}, which is not a "
+                            "training pair of the run.")
     sources = patients.sources(pairs.names, pairs.file, supply[REAL].sources, supply[REAL].drawn)
     return Sets(pairs.take(sources), made, supply, pairs.stored)
 
