@@ -145,11 +145,11 @@ def test_what_is_not_known_is_an_empty_cell_and_the_page_says_so(run: SimpleName
     for page in (segment_details.outlines, segment_details.detection):
         assert "not known" not in page(run, result, by, "x").caption
         table = page(run, without, by, "x")
-        assert "Of 2 networks this is not known" in table.caption
+        assert "This is not known for 2 networks" in table.caption
         assert cells(table)["test set"] == "CVC-ClinicDB"
         assert set(list(cells(table, "2-Diff").values())[-3:]) == {""}
     old = replace(result, details=Details())
-    assert "Of 4 networks" in segment_details.detection(run, old, by, "x").caption
+    assert "for 4 networks" in segment_details.detection(run, old, by, "x").caption
     assert mean(cells(segment_details.by_size(run, old, by, "x"))["small"]) == 0.05, "of the test set itself"
 
 
