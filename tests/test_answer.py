@@ -216,7 +216,7 @@ def test_a_whole_run_has_no_such_line_and_one_that_has_made_nothing_says_so(nano
     assert "Chapters 1 to 7 are not made." in answer.told(nothing).data
     told = answer.table(nothing)
     assert told.frame.to_numpy().tolist() == [
-        ["All questions", NOT_MADE, "The run has made nothing yet that answers one."]]
+        ["All questions", NOT_MADE, "The run has made nothing yet that answers any."]]
     assert set(verdict_tables.overall(nothing, claims.of(nothing)).frame["verdict on this run"]) == {NOT_MADE}
 
 
@@ -355,8 +355,8 @@ def test_pictures_of_the_front_page_are_large(nano_run: Run) -> None:
 
 
 LIMITS = {"phantoms": "phantoms drawn by code", "size": "16 pixels a side", "one": "One generator made",
-          "two": "2 generators made", "seeds": "needs 3", "few": "3 seeds: so few", "data": "one data set",
-          "frames": "Frames of one video", "saw": "drew on all pairs", "weights": "weights were random",
+          "two": "2 generators made", "seeds": "needs 3", "few": "3 seeds: too few", "data": "one data set",
+          "frames": "Frames of one video", "saw": "drew on all pairs", "weights": "random weights",
           "use": "clinical use", "images": "images, and a verdict needs", "patients": "are of one patient",
           "pasted": "pasted once for all", "turned": "turned by any angle"}
 
@@ -519,17 +519,17 @@ def test_of_several_generators_copies_and_memory_are_told_of_the_first() -> None
     for generators, told in ((1, False), (3, True)):
         p = params.validate({"generators": generators, "inpaint": {"masks": "own"}})
         for one in (answer.copied(audited(False), p), answer.remembered(audited(False), p)):
-            assert one.basis.endswith("; of the first of 3 generators") == told
+            assert one.basis.endswith("; for the first of 3 generators") == told
         run = SimpleNamespace(params=p, finished={"evaluate": audited(False)}.get)
         caption = keynumbers._audited(run, ["2-Styled-Paint"])
-        assert (caption == " Near-copies and distances are of the first of 3 generators.") == told
+        assert (caption == " Near-copies and distances are for the first of 3 generators.") == told
 
 
 def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_of_pasted_ones(
         monkeypatch: pytest.MonkeyPatch) -> None:
     def basis(masks: str, pasted: bool) -> str:
         return answer.copied(audited(pasted), params.validate({"inpaint": {"masks": masks}})).basis
-    assert basis("varied", True).endswith(f"; {answer.UNFOUND} (of pasted objects, which all are copies, it "
+    assert basis("varied", True).endswith(f"; {answer.UNFOUND} (of pasted objects, all copies, the audit "
                                           "flags 3 of 100 pasted pairs (Paste))")
     assert basis("varied", False).endswith(f"; {answer.UNFOUND}")
     assert answer.UNFOUND in basis("joint", True)
@@ -539,5 +539,5 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
     table = keynumbers.table(run)
     cells = dict(zip(table.frame["pairs"], table.frame["near-copies (by chance)"], strict=True))
     assert cells["pasted pairs (Paste)"] == "3.0 % (2.0 %)"
-    assert "Pasted objects are all copies: their row shows how many of such the audit finds." in table.caption
+    assert "Pasted objects are all copies: their row shows how many of them the audit finds." in table.caption
     assert "Copies that were moved and turned by any angle may be missed." in table.caption

@@ -81,8 +81,8 @@ def test_planted_gains_support_every_claim_with_the_papers_difference_beside():
     assert [round(v.published, 4) for v in asked.values()] == [0.1082, 0.1526, 0.0414, 0.1059, 0.1804, 0.0842]
     assert {found[claim, "HyperKvasir"].reason for claim in (paper.SMALL, paper.GROWS, paper.FADES)} == {
         "The results have no small set.",
-        "The results have fewer than two numbers of pairs a source of 20-Styled-Diff.",
-        "The results have fewer than two sizes of small sets with 20-Styled-Diff of one r."}
+        "The results have fewer than two numbers of pairs per source of 20-Styled-Diff.",
+        "The results have fewer than two sizes of small sets with 20-Styled-Diff at the same r."}
 
 
 def test_every_number_of_pairs_is_compared_on_every_test_set_of_the_claim():
@@ -391,7 +391,7 @@ def test_a_reason_says_what_an_interval_leaves_open():
         "The interval lies above 0. Whether it reaches 0.01 is open.")
     assert rule.decide(interval(0.02, 0.2), 0.5)[1] == "The interval lies above 0."
     assert rule.decide(interval(-0.1, 0.009), 0.5)[1] == (
-        "The interval holds 0; a gain of 0.01 or more is outside it, a loss is not.")
+        "The interval contains 0; it rules out a gain of 0.01 or more, not a loss.")
 
 
 @pytest.mark.parametrize(("several", "verdict"), [

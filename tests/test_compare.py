@@ -92,18 +92,19 @@ def test_what_both_runs_have_is_counted_once_and_every_cluster_count_is_judged(p
 
 
 @pytest.mark.parametrize(("sections", "says"), [
-    ({"data": {"count": 10}}, "other data (names, images or image size of the real pairs)."),
-    ({"segment": {"test_count": 24}}, "other test sets (Phantom)."),
-    ({"segment": {"epochs": 3}}, "other segmentation networks (segment.epochs)."),
-    ({"segment": {"rotate": 90}}, "other segmentation networks (segment.rotate)."),
-    ({"augment": {"rule": "add"}}, "other segmentation networks (augment.rule).")])
+    ({"data": {"count": 10}}, "data (names, images or image size of the real pairs)."),
+    ({"segment": {"test_count": 24}}, "test sets (Phantom)."),
+    ({"segment": {"epochs": 3}}, "segmentation networks (segment.epochs)."),
+    ({"segment": {"rotate": 90}}, "segmentation networks (segment.rotate)."),
+    ({"augment": {"rule": "add"}}, "segmentation networks (augment.rule).")])
 def test_runs_that_cannot_be_compared_are_refused_in_a_sentence_in_either_order(
         pair: list[MadeUp], make: Make, sections: dict, says: str):
     other = make(4, **sections)
     for one, another in ((pair[0], other), (other, pair[0])):
         with pytest.raises(UserError) as refusal:
             join([one, another])
-        assert str(refusal.value) == f"{one.folder} and {another.folder} cannot be compared: they have {says}"
+        told = f"{one.folder} and {another.folder} cannot be compared: they differ in {says}"
+        assert str(refusal.value) == told
 
 
 def test_intervals_of_joined_runs_resample_what_those_of_each_do(pair: list[MadeUp],
@@ -121,14 +122,14 @@ def test_intervals_of_joined_runs_resample_what_those_of_each_do(pair: list[Made
 
 def test_two_runs_of_one_cluster_count_and_other_pairs_are_refused(pair: list[MadeUp], make: Make):
     again = make(2, "again", gan={"source": None})  # without a GAN the made-up pairs are drawn otherwise
-    with pytest.raises(UserError, match=r"both have 2-Diff, trained on other pairs\.$"):
+    with pytest.raises(UserError, match=r"both have 2-Diff, but trained on different pairs\.$"):
         join([pair[1], again])
 
 
 def test_a_run_without_networks_and_one_run_alone_are_refused(pair: list[MadeUp], tmp_path: Path):
     bare = write_run(pair[0].params.model_copy(update={"run_dir": str(tmp_path / "bare")}))
     for runs in ([pair[0]], [pair[0], pair[0]]):
-        with pytest.raises(UserError, match="name two or more runs"):
+        with pytest.raises(UserError, match="needs two or more runs"):
             join(runs)
     bare.make("data")
     bare.make("tests")

@@ -469,9 +469,9 @@ def test_the_kernel_distance_stands_alone_and_ms_ssim_beside_the_papers(whole: t
 
 
 @pytest.mark.parametrize(("changes", "which", "words"), [
-    ({}, 0, "they are of 256 px and clean-fid's Inception-v3"), ({}, 2, "they are of 256 px."),
-    ({"image_size": 256}, 0, "they are of clean-fid's Inception-v3"),
-    ({"fid": True}, 0, "they are of 256 px.")])
+    ({}, 0, "obtained with 256 px and clean-fid's Inception-v3"), ({}, 2, "obtained with 256 px."),
+    ({"image_size": 256}, 0, "obtained with clean-fid's Inception-v3"),
+    ({"fid": True}, 0, "obtained with 256 px.")])
 def test_a_published_value_is_shown_only_where_size_and_weights_are_the_papers(
         whole: tuple[Run, Evaluated], changes: dict, which: int, words: str) -> None:
     table = evaluate_tables.intrinsic(replace(whole[1], **changes), which)
@@ -528,4 +528,4 @@ def test_a_type_whose_sets_are_too_small_is_named_below_the_table(whole: tuple[R
     result = whole[1]
     assert "Left out" not in evaluate_tables.equal(result).caption
     without = replace(result, equal=result.equal[result.equal["data type"] != "2-Diff"])
-    assert "Left out, for all their sets are smaller: 2-Diff." in evaluate_tables.equal(without).caption
+    assert "Left out, because all their sets are smaller: 2-Diff." in evaluate_tables.equal(without).caption

@@ -199,7 +199,7 @@ def test_a_line_tells_which_pages_are_shown_as_text(tmp_path: Path) -> None:
     ownpages.record(pages[0], pages[0].read_bytes())
     shown, absent = book.told_of_others(pages, tmp_path)
     assert "did not write them as they are: 02_train." in shown
-    assert "not written by you: 77_notes." in absent
+    assert "you did not write them: 77_notes." in absent
     assert all(line.endswith(f"`diffusegen book {tmp_path} --trust`.") for line in (shown, absent))
     assert list(book.told_of_others(pages[:1], tmp_path)) == []
 

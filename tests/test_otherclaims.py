@@ -43,7 +43,7 @@ def test_nearer_than_the_gan_is_judged_set_by_set():
 
 @pytest.mark.parametrize(("change", "learned", "reason"), [
     ({}, False, "The network's weights are random: its distances say nothing."),
-    ({"images": 12}, True, "Sets: 2, of 12 images; two of 20 are needed."),
+    ({"images": 12}, True, "Sets: 2, of 12 images; at least two of 20 are needed."),
     ({"values": {"Real": [0.0] * 2, "20-Diff": [40.0, 50]}}, True, "The results have no GAN.")])
 def test_distances_that_say_nothing_get_no_verdict(change: dict, learned: bool, reason: str):
     values = {"Real": [0.0] * 2, "GAN": [100.0, 110], "20-Diff": [40.0, 50]}
@@ -80,7 +80,7 @@ def run_of(models: list[float], gan: float | None, sources: int = 5, cards: int 
 def test_compute_is_compared_for_all_pairs_of_the_run():
     found = otherclaims.compute(run_of([100, 150], 100))
     assert (found.verdict, found.difference) == (SUPPORTED, 250 - 400)
-    assert "a GAN for each of the 20 pairs 400 s, from 5 that were trained" in found.reason
+    assert "a GAN for each of the 20 pairs would take 400 s, judging by 5 that were trained" in found.reason
     assert otherclaims.compute(run_of([300, 150], 100)).verdict == REFUTED
     elsewhere = otherclaims.compute(run_of([100, float("nan")], 100))
     assert (elsewhere.verdict, elsewhere.reason) == (TOO_LITTLE, "The models were not trained here.")

@@ -36,7 +36,7 @@ def test_without_a_browser_one_line_says_what_to_do(tmp_path: Path, monkeypatch:
 
 def test_a_named_program_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(pdf.NAMED, "no-such-browser")
-    with pytest.raises(UserError, match="names no-such-browser, which is no program here"):
+    with pytest.raises(UserError, match="names no-such-browser, which is not a program here"):
         pdf.browser()
 
 

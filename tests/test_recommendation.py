@@ -54,7 +54,7 @@ def told(pasting: str | None, painting: str | None, better: str | None, size: in
     (SUPPORTED, SUPPORTED, SUPPORTED, BETTER),
     (UNDECIDED, SUPPORTED, SUPPORTED, BETTER),
     (UNDECIDED, SUPPORTED, UNDECIDED,
-     f"{HELPS}that it does better than pasting, which costs next to nothing, was not shown"),
+     f"{HELPS}it was not shown to do better than pasting, which costs next to nothing"),
     (UNDECIDED, SUPPORTED, NO_EFFECT, f"{HELPS}it does no better than pasting, which costs next to nothing"),
     (UNDECIDED, SUPPORTED, REFUTED, f"{HELPS}it did worse than pasting"),
     (None, SUPPORTED, None, f"{HELPS}pasting was not tried")])
@@ -72,13 +72,13 @@ def test_where_nothing_can_be_said_the_reason_is() -> None:
 
 def test_a_part_of_the_pairs_is_called_so() -> None:
     assert told(UNDECIDED, UNDECIDED, UNDECIDED, size=16) == (
-        f"**With 16 of the 48 real pairs: {NONE}.** What holds with all 48 was not tried (`augment.sizes`).")
+        f"**With 16 of the 48 real pairs: {NONE}.** Training with all 48 was not tried (`augment.sizes`).")
 
 
 @pytest.mark.parametrize(("values", "more"), [
     ({"rule": "add"}, ""),
     ({"rule": "replace", "alpha": 0.4},
-     " In these sets synthetic pairs replace about 40 % of the real ones trained on; what they do beside all "
+     " In these sets synthetic pairs replace about 40 % of the real ones trained on; adding them to all "
      "of these was not tried (`augment.rule: add`).")])
 def test_advice_by_sets_in_which_real_pairs_were_replaced_says_so(values: dict, more: str) -> None:
     one = recommendation.Findings(verdict(UNDECIDED), verdict(UNDECIDED), verdict(UNDECIDED))
@@ -95,7 +95,7 @@ def test_few_generators_and_other_painted_pairs_are_named() -> None:
         "(2-Filtered-Styled-Paint) were shown to help: see the key numbers.")
     helping = replace(one, painting=verdict(SUPPORTED, "for these pairs"))
     assert recommendation.words(helping, 48, 48, PLAIN).endswith(
-        "was not shown.** Pairs from another training of the generator might do otherwise.")
+        "which costs next to nothing.** Pairs from another training of the generator might do otherwise.")
     pasted = replace(one, others=(), better=verdict(SUPPORTED, "for these pasted pairs"))
     assert "generator" not in recommendation.words(pasted, 48, 48, PLAIN), "of which there were enough"
 

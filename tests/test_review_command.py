@@ -65,7 +65,7 @@ def test_a_file_of_others_is_not_overwritten(run: Path, tmp_path: Path, name: st
     place = files.write_text(tmp_path / "out" / name, text)
     result = diffusegen("review", "make", run, "--per-type", 2, "--out", tmp_path / "out")
     assert isinstance(result.exception, UserError)
-    assert f"{place} is there already" in str(result.exception)
+    assert f"{place} already exists" in str(result.exception)
     assert {path.read_text() for path in place.parent.iterdir()} == {text}
 
 

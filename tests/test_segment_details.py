@@ -149,7 +149,7 @@ def test_what_is_not_known_is_an_empty_cell_and_the_page_says_so(run: SimpleName
         assert cells(table)["test set"] == "CVC-ClinicDB"
         assert set(list(cells(table, "2-Diff").values())[-3:]) == {""}
     old = replace(result, details=Details())
-    assert "Of 4 networks" in segment_details.detection(run, old, by, "x").caption
+    assert "for 4 networks" in segment_details.detection(run, old, by, "x").caption
     assert mean(cells(segment_details.by_size(run, old, by, "x"))["small"]) == 0.05, "of the test set itself"
 
 

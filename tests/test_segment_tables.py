@@ -208,11 +208,11 @@ def test_table_2_has_our_means_with_intervals_in_our_columns(p: Params, pairs: d
 
 
 @pytest.mark.parametrize(("sections", "words"), [
-    ({}, "for they are of 256 px, 348 pairs of HyperKvasir and U-Net++ with an SE-ResNeXt50"),
-    ({"data": {"image_size": 64}}, "for they are of 256 px."),
-    ({"data": {"count": 100}}, "for they are of 348 pairs of HyperKvasir."),
-    ({"data": {"subset": "all"}}, "for they are of 348 pairs of HyperKvasir."),
-    ({"segment": {"weights": "random"}}, "for they are of U-Net++ with an SE-ResNeXt50 that ImageNet")])
+    ({}, "256 px, 348 pairs of HyperKvasir and U-Net++ with an ImageNet-pretrained"),
+    ({"data": {"image_size": 64}}, "because they were obtained with 256 px."),
+    ({"data": {"count": 100}}, "were obtained with 348 pairs of HyperKvasir."),
+    ({"data": {"subset": "all"}}, "were obtained with 348 pairs of HyperKvasir."),
+    ({"segment": {"weights": "random"}}, "were obtained with U-Net++ with an ImageNet-pretrained")])
 def test_what_does_not_compare_is_folded_with_the_reason(p: Params, pairs: dataset.Pairs, sections: dict,
                                                          words: str) -> None:
     run = run_of(changed(as_the_paper(p), **sections) if sections else p)
@@ -253,7 +253,7 @@ def test_beside_a_cluster_count_stands_the_papers_own_of_the_same_or_nothing(
 def test_the_pages_say_whether_networks_had_equal_steps_or_equal_passes(p: Params,
                                                                         pairs: dataset.Pairs) -> None:
     caption = segment_tables.alone(run_of(p), planted(BOTH, pairs), "dice").caption
-    assert "Synthetic pairs choose the best epoch of networks on synthetic pairs, real ones that" in caption
+    assert "chosen on synthetic pairs for networks trained on them, on real pairs for Real." in caption
     for images, words in ((64, "equal optimizer steps: 12 epochs of 64 images (segment.epoch_images)"),
                           (None, "equal passes: 12 over their own training sets, as in the paper")):
         run = run_of(changed(p, segment={"epoch_images": images}))
@@ -293,7 +293,7 @@ def test_the_table_of_test_sets_has_the_number_of_patients(p: Params, pairs: dat
     run = SimpleNamespace(params=changed(p, data={"source": "mine"}), finished={"data": pairs}.get)
     table = segment_tables.tests(run, result)
     assert table.frame["patients"].tolist() == ["2", "unknown, of 3 sequences", ""]
-    assert f"the run's {len(pairs)} pairs, or what is made of them; patients: unknown." in table.caption
+    assert f"the run's {len(pairs)} pairs, or what is made from them; patients: unknown." in table.caption
     assert "; patients: 2." in segment_tables.tests(run, result).caption
     drawn = SimpleNamespace(params=changed(p, data={"source": "phantom"}), finished={"data": pairs}.get)
     assert segment_tables.tests(drawn, result).frame["patients"].tolist()[0] == "none"
@@ -415,7 +415,7 @@ def test_cells_of_fewer_seeds_than_asked_for_are_marked(p: Params, pairs: datase
         assert "†" not in whole._repr_markdown_()
         table = make(run_of(p), without(without(result, "20-Diff", [1]), "20-Styled-Diff", [0, 1]), "dice")
         frame = rows(table)
-        assert "† Of fewer seeds" in table.caption
+        assert "† From fewer seeds" in table.caption
         assert frame.loc["20-Diff-1", OURS[0]].endswith("] †")
         assert frame.loc["20-Styled-Diff-2"].tolist() == ["†"]
         assert sum("†" in text for text in frame[OURS[0]]) == 4
@@ -514,7 +514,7 @@ def test_the_verdicts_of_a_run_are_those_of_its_results(tmp_path: Path,
     assert table.folded is None, "of 2 clusters the paper has nothing"
     folded = verdict_tables.overall(run, found).folded
     assert list(folded.frame) == ["", "the paper's own cells"]
-    assert "do not compare with these" in folded.caption
+    assert "are not comparable with these" in folded.caption
     run.params = as_the_paper(run.params)
     whole = verdict_tables.overall(run, found)
     overall = rows(whole, "claim")
@@ -776,4 +776,4 @@ def test_a_caption_says_where_generators_of_unequal_seeds_count_alike(p: Params,
     result = replace(result, images=result.images.assign(generator=owners.where(painted).astype("Int64")))
     for table in (segment_tables.small(run_of(p), result, "dice", 1),
                   segment_tables.alone(run_of(p), result, "dice")):
-        assert ("each generator counts alike" in table.caption) == told
+        assert ("each generator counts equally" in table.caption) == told

@@ -98,7 +98,7 @@ def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | Non
     answers = questions(run, verdicts)
     missed = " ".join(missing(run, [one.question for one in answers]))
     rows = [(one.question, one.verdict, one.basis) for one in answers] or [
-        ("All questions", NOT_MADE, "The run has made nothing yet that answers one.")]
+        ("All questions", NOT_MADE, "The run has made nothing yet that answers any.")]
     frame = pd.DataFrame(rows, columns=["question", "verdict on this run", "because"])
     return show(frame, name, "What this run found, computed from its results by the rule of chapter 8; "
                 f"differences with paired 95 % intervals. {missed}".strip())
@@ -190,7 +190,7 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
     hits, images, chance, null = judged[kind]
     verdict = (TOO_LITTLE if min(images, null) < LEAST_IMAGES else MORE if low > 0 else
                NO_MORE if high < SMALLEST else UNDECIDED)
-    more = f"; of {len(judged)} painted types this is the most suspect one" if len(judged) > 1 else ""
+    more = f"; the most suspect of {len(judged)} painted types" if len(judged) > 1 else ""
     return Answer(COPIES, verdict, (
         f"{hits} of {images} {named(kind)} are flagged as near-copies ({hits / images:.1%}), "
         f"and {chance} of {null} images filled with an object that no model has seen ({chance / null:.1%}): "
@@ -200,7 +200,7 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
 
 def of_first(p: Params) -> str:
     """The end of a basis, which says that chapter 5 judges the first of several generators; "" for one."""
-    return f"; of the first of {p.generators} generators" if p.generators > 1 else ""
+    return f"; for the first of {p.generators} generators" if p.generators > 1 else ""
 
 
 def hides_copies(p: Params, kinds: Collection[DataType]) -> bool:
@@ -216,7 +216,7 @@ def _unfound(result: Evaluated, p: Params) -> str:
     pasted = {kind: flagged(result.copies.loc[kind.name]) for kind in result.types if kind.is_pasted}
     shares = ", ".join(f"{counts[0]} of {counts[1]} {named(kind)}"
                        for kind, counts in pasted.items() if counts)
-    return f"; {UNFOUND}{f' (of pasted objects, which all are copies, it flags {shares})' if shares else ''}"
+    return f"; {UNFOUND}{f' (of pasted objects, all copies, the audit flags {shares})' if shares else ''}"
 
 
 def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
@@ -260,8 +260,8 @@ def remembered(result: Evaluated, p: Params) -> Answer | None:
     low = row["area"] - wider * (row["area"] - row["low"])
     verdict = REMEMBERED if low > 0.5 else FORGOTTEN if row["high"] < LITTLE else UNDECIDED
     return Answer(MEMORY, verdict, (
-        "by the error of the models, training pairs are told from held-out ones with an area under the ROC "
-        f"curve of {with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "
+        "the models' error tells training pairs from held-out ones with an area under the ROC curve of "
+        f"{with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "
         f"({row['training pairs']} training pairs, {row['held-out pairs']} held-out){others}{of_first(p)}"))
 
 

@@ -85,7 +85,7 @@ def told_of_others(notebooks: list[Path], run_dir: Path) -> Iterator[str]:
     theirs = [path for path in notebooks if not ownpages.own(path, path.read_bytes())]
     trusting = f"If you trust this run: `diffusegen book {run_dir} --trust`."
     if shown := [path.stem for path in theirs if _chapter_of(path).is_file()]:
-        yield ("Shown as text and pictures, since your own diffusegen did not write them as they are: "
+        yield ("Shown as text and pictures only, because your own diffusegen did not write them as they are: "
                f"{', '.join(shown)}. {trusting}")
     if absent := [path.stem for path in theirs if path.stem not in shown]:
         yield ("Left out of the book, because they are not chapters and you did not write them: "
@@ -165,7 +165,7 @@ def _numbered(site: Path, name: str) -> dict[str, str]:
 def _refuse_foreign(site: Path) -> None:
     """Raise UserError if something that no build made lies in the book's place."""
     if site.is_symlink() or (site.exists() and not (site / MARK).is_file()):
-        raise UserError(f"{site} is not a folder that a book was built in. Move it away: the book goes "
+        raise UserError(f"{site} was not made by building a book. Move it away: the book goes "
                         "there.")
 
 

@@ -35,8 +35,8 @@ def table(run: Run, name: str = "front-classes") -> Table | None:
     return show(pd.DataFrame(rows), name, (
         f"The gain in the Dice of each class over {size} real pairs alone, over the test images that show "
         f"the class, with 95 % intervals. In the other sets, {mixing(run.params.augment)}. The sentence "
-        "above is of the mean over the classes and over all images, in which a class that is "
-        "neither there nor predicted counts 1."))
+        "above is about the mean over the classes and over all images, where a class that is "
+        "neither present nor predicted counts as 1."))
 
 
 def _showing(result: Tested, test_set: str, place: int) -> pd.DataFrame:

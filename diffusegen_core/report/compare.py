@@ -65,10 +65,10 @@ def join(runs: Sequence[Run]) -> Joined:
     """Join the results of two or more runs. Raises UserError where two of them are the same or cannot be
     compared, or one has no networks."""
     if len({run.folder for run in runs}) < max(2, len(runs)):
-        raise UserError("To compare, name two or more runs, each once: one run is not compared with itself.")
+        raise UserError("A comparison needs two or more runs, each named once.")
     for run in runs[1:]:
         if difference := _difference(runs[0], run):
-            raise UserError(f"{runs[0].folder} and {run.folder} cannot be compared: they have other "
+            raise UserError(f"{runs[0].folder} and {run.folder} cannot be compared: they differ in "
                             f"{difference}.")
     images, notes, owners = [], [], dict[tuple[str, str], tuple[Run, set[str]]]()
     for run in runs:
@@ -96,9 +96,9 @@ def _left_out(data_type: str, owner: Run, run: Run) -> str:
     """A note on a data type of `run` that is left out. UserError if it is that of a cluster count, for which
     a table has one row."""
     if DataType.parse(data_type).models.isdigit():
-        raise UserError(f"{owner.folder} and {run.folder} cannot be compared: both have {data_type}, trained "
-                        "on other pairs.")
-    return f"{data_type} is that of {owner.folder.name}; {run.folder.name} has another, which is left out."
+        raise UserError(f"{owner.folder} and {run.folder} cannot be compared: both have {data_type}, but "
+                        "trained on different pairs.")
+    return f"{data_type} is taken from {owner.folder.name}; that of {run.folder.name} differs: left out."
 
 
 def _difference(first: Run, second: Run) -> str:

@@ -144,7 +144,7 @@ def _growing(nets: Collection[Net], one: DataType, tests: Sequence[str]) -> Iter
     counts = sorted({net.samples for net in nets if net.data_type == one.name and net.samples})
     if len(counts) < 2:
         yield _nothing(claim, f"more pairs of {one}", "fewer", tests[0],
-                       f"The results have fewer than two numbers of pairs a source of {one}.")
+                       f"The results have fewer than two numbers of pairs per source of {one}.")
     for test_set in tests:
         for fewer, more in pairwise(counts):
             yield Comparison(claim, Net("segment", one.name, more), Net("segment", one.name, fewer), test_set)
@@ -166,7 +166,7 @@ def _fading(claim: Claim, nets: Collection[Net], name: str, tests: Sequence[str]
     shared = _ratios(nets, name, sizes[0]) & _ratios(nets, name, sizes[-1]) if len(sizes) > 1 else set()
     if not shared:
         yield _nothing(claim, name, REAL.name, tests[0],
-                       f"The results have fewer than two sizes of small sets with {name} of one r.")
+                       f"The results have fewer than two sizes of small sets with {name} at the same r.")
         return
     for test_set in tests:
         small, large = (_against_real(claim, name, size, max(shared), test_set)

@@ -35,7 +35,7 @@ def equal(result: Evaluated) -> Table:
                                                  *formats[metric]) for metric in shown}}
             for name, mine in types.items()]
     small = [escaped(one.name) for one in result.types if one.name not in types]
-    lacking = f" Left out, for all their sets are smaller: {', '.join(small)}." if rows and small else ""
+    lacking = f" Left out, because all their sets are smaller: {', '.join(small)}." if rows and small else ""
     return show(pd.DataFrame(rows, columns=["data type", *shown]), "evaluate-equal",
                 f"Data types of this run at equal numbers{_number_of(result)}, against all real training "
                 f"images: mean ± SD over sets. Features by {escaped(result.backbone)}. "
@@ -48,8 +48,8 @@ def floor(result: Evaluated) -> str:
     if test.pairs is None:
         return f"There is no row of held-out real pairs, as this run holds none out ({escaped(test.note)})."
     return (f"The row {HELD_OUT.name} is what other real images score, of the test set {escaped(test.name)} "
-            f"({escaped(test.note)}): no generator can be asked for less, but what is painted into training "
-            "images keeps their surroundings.")
+            f"({escaped(test.note)}): no generator can be expected to score less, except that what is "
+            "painted into training images keeps their surroundings.")
 
 
 def _number_of(result: Evaluated) -> str:
@@ -157,18 +157,18 @@ def copies(result: Evaluated) -> Table:
         "by chance": "by chance", "null": "fillings", "of their source": "of own source",
         "nearest to source": "source nearest"})
     return show(frame, "evaluate-copies", "Near-copies of training images, computed in this run; features by "
-                f"{escaped(result.backbone)}. Real images are compared with the others. Fillings: images "
+                f"{escaped(result.backbone)}. Real images are compared with each other. Fillings: images "
                 "with the same regions, filled with objects that no model knows; by chance: the share of "
                 "them that is flagged. If they are few, thresholds and shares are rough. "
-                f"{_donors(result)} Of own source: near-copies by pixels of the image's source.",
+                f"{_donors(result)} Of own source: near-copies, by pixels, of the image's own source.",
                 {"flagged": ".1%", "by chance": ".1%", "source nearest": ".0%"})
 
 
 def _donors(result: Evaluated) -> str:
     """Where the fillings of the null come from."""
     if result.held_out.pairs is None:
-        return ("As this run holds no pairs out, they show objects of other training pairs, each left out of "
-                "what it is compared with.")
+        return ("As this run holds no pairs out, they show objects of other training pairs, each of which is "
+                "left out of the comparison.")
     return "They show objects of held-out pairs, blended into the same regions."
 
 
@@ -177,8 +177,8 @@ def thresholds(result: Evaluated) -> Table:
     frame = pd.DataFrame.from_dict(result.thresholds, orient="index", columns=list(Thresholds._fields))
     return show(frame.rename_axis("data type"), "evaluate-thresholds",
                 f"Scores below which an image is a near-copy: the {result.quantile:.1%} quantile of "
-                "fillings that no model knows. Each data type has its own, for its regions differ in size "
-                "and place.", dict.fromkeys(Thresholds._fields, ".3f"))
+                "fillings that no model knows. Each data type has its own, because its regions differ in "
+                "size and place.", dict.fromkeys(Thresholds._fields, ".3f"))
 
 
 def planted(result: Evaluated) -> Table:
@@ -210,7 +210,7 @@ def membership(result: Evaluated) -> Table:
     told = result.membership
     if told is None:
         why = (f"this run holds no pairs out ({result.held_out.note})" if result.held_out.pairs is None else
-               f"evaluate.membership is null, or there are fewer than {LEAST} pairs of a kind")
+               f"evaluate.membership is null, or there are fewer than {LEAST} pairs of either kind")
         return show(pd.DataFrame(columns=columns), "evaluate-membership",
                     f"There is no membership test: {escaped(why)}.")
     table = told.table

@@ -57,9 +57,9 @@ def table(run: Run) -> Table:
     every = [run.read("filter", number) for number in range(run.params.generators)]
     seconds = every[0].seconds + sum(one.seconds for other in every[1:] for one in other.judged.values())
     return show(rows, "filter-types", "What the filter of this run keeps and sets aside, by criterion; a "
-                "pair may fail several. Mask: the median area, as a share of the image: does the filter "
-                "prefer large lesions? Right: the thresholds. Agreement is Dice with networks that never saw "
-                "the source; seams are in grey levels. Networks and scores took "
+                "pair may fail several. Mask: the median area as a share of the image, which shows whether "
+                "the filter prefers large lesions. Right: the thresholds. Agreement is Dice with networks "
+                "that never saw the source; seams are in grey levels. Networks and scores took "
                 f"{duration(seconds)}, workers added up.", FORMATS)
 
 

@@ -42,15 +42,16 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
                                                      for heading, texts in columns.items()}}
                           for kind in sorted(names, key=_order)], columns=[IN_WORDS, *columns])
     tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}." if first else "")
-    alone = (" Of networks that are trained on one kind of pairs alone, the real ones are the sources "
+    alone = (" For networks trained on one kind of pairs alone, the real pairs are the sources "
              "that the others were painted or pasted into. Models and pasted objects draw on all pairs of "
              "the run: the sources alone are no ceiling." if ALONE in columns else "")
-    mixed = (" A gain is the difference from training on so many real pairs alone, whose Dice the first row "
-             f"has. In the other sets, {mixing(run.params.augment)}; at the largest number for each (r)."
+    mixed = (" A gain is the difference from training on the same real pairs alone, whose Dice is in the "
+             f"first row. In the other sets, {mixing(run.params.augment)}; at the largest number for each "
+             "(r)."
              if any(heading.startswith("gain") for heading in columns) else "")
-    near = (" The distance from the training images (a Fréchet distance, of equally many images of each "
-            "kind) is small where images look alike. Painted and pasted pairs keep their surroundings, so "
-            "that theirs may be smaller than that of other real pairs."
+    near = (" The distance from the training images (a Fréchet distance, from equally many images of "
+            "each kind) is small where images look alike. Painted and pasted pairs keep their surroundings, "
+            "so theirs may be smaller than that of other real pairs."
             if any(heading.startswith("distance") for heading in columns) else "")
     return show(frame, name, "Key numbers of this run; Dice and differences with 95 % intervals."
                              f"{tested}{alone}{mixed}{near}{_audited(run, list(columns.get(COPIES, {})))}")
@@ -59,9 +60,9 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
 def _audited(run: Run, kinds: Collection[str]) -> str:
     """The end of a caption: what the shares of near-copies of these data types do not cover."""
     types, p = [DataType.parse(kind) for kind in kinds], run.params
-    first = (f" Near-copies and distances are of the first of {p.generators} generators."
+    first = (f" Near-copies and distances are for the first of {p.generators} generators."
              if kinds and p.generators > 1 else "")
-    pasted = (" Pasted objects are all copies: their row shows how many of such the audit finds."
+    pasted = (" Pasted objects are all copies: their row shows how many of them the audit finds."
               if any(kind.is_pasted for kind in types) else "")
     unfound = f" {sentence(answer.UNFOUND)}." if answer.hides_copies(p, types) else ""
     return f"{first}{pasted}{unfound}"

@@ -33,7 +33,7 @@ def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) 
                f"{RESEMBLED[p.data.source]}.")
     if networks and not p.data.drawn and p.segment.held_out and not _grouped(p, pairs):
         yield ("Nothing tells which pairs are of one patient (`data.patients`): test images may be of "
-               "patients that were trained on, and all scores too good for new ones.")
+               "patients that were trained on, and all scores too optimistic for new patients.")
     if p.data.image_size < FULL_SIZE:
         yield (f"Images have {p.data.image_size} pixels a side; the paper's have {FULL_SIZE}. What holds at "
                "one size need not hold at another.")
@@ -54,7 +54,7 @@ def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) 
         real = ("not augmented (`segment.augment: false`)" if not p.segment.augment else
                 f"turned by up to {p.segment.rotate:g} degrees" if p.segment.rotate else
                 "augmented as in the paper by mirroring, shifts and scale, without any rotation")
-        mend = f" (`segment.rotate: {ANY_ANGLE}` turns those of all networks)" if p.segment.augment else ""
+        mend = f" (`segment.rotate: {ANY_ANGLE}` turns all training images)" if p.segment.augment else ""
         yield (f"{turned} objects are turned by any angle, and real pairs are {real}: a gain over Real may "
                f"be no more than turned real pairs would give{mend}.")
     if networks:
@@ -92,8 +92,8 @@ def _of_networks(p: Params, fewest: int) -> Iterator[str]:
         yield f"The test set has {p.segment.test_count} images, and a verdict needs {LEAST_IMAGES}."
     if not p.segment.cvc and not p.segment.polypgen:
         others = " (`segment.cvc`, `segment.polypgen`)" if p.data.object_name == POLYP else ""
-        yield f"There is one data set: what images from elsewhere would say is not known{others}."
+        yield f"There is one data set: how results differ on images from elsewhere is not known{others}."
     else:
         yield ("Frames of one video are alike. On CVC-ClinicDB and PolypGen whole sequences and centres are "
-               "resampled, of which there are few; where the names of images do not tell them, images are "
-               "taken for independent, and intervals are too narrow.")
+               "resampled, of which there are few; where image names do not tell them, images are treated "
+               "as independent, and intervals are too narrow.")

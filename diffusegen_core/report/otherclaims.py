@@ -82,13 +82,13 @@ def compute(run: Run) -> Verdict:
         return replace(asked, reason=f"The results have no {GAN} that was trained here.")
     sources, pairs = gan.pairs.manifest["source"].nunique(), len(run.pairs)
     if not sources or not seconds:
-        return replace(asked, reason=f"Nothing is known of how long the models or the {GAN} took.")
+        return replace(asked, reason=f"It is not known how long the models or the {GAN} took.")
     theirs = gan.seconds / sources * pairs
     together = f" of GPU time, {clock:,.0f} s by the clock" if seconds > clock else ""
     return replace(asked, difference=seconds - theirs, images=pairs, verdict=(
         SUPPORTED if seconds < theirs else REFUTED), reason=(
         f"{len(models.models)} models took {seconds:,.0f} s{together}; a {GAN} for each of the {pairs} pairs "
-        f"{theirs:,.0f} s, from {sources} that were trained, sampling included. Both "
+        f"would take {theirs:,.0f} s, judging by {sources} that were trained, sampling included. Both "
         "were trained for as long as this run's parameters say."))
 
 
@@ -110,8 +110,8 @@ def _by_sets(asked: Verdict, holds: pd.Series, lacking: str) -> Verdict:
     if lacking:
         return replace(asked, difference=float("nan"), images=0, reason=lacking)
     if len(holds) < 2 or asked.images < LEAST_IMAGES:
-        return replace(asked, reason=f"Sets: {len(holds)}, of {asked.images} images; two of "
-                                     f"{LEAST_IMAGES} are needed.")
+        return replace(asked, reason=f"Sets: {len(holds)}, of {asked.images} images; at least two "
+                                     f"of {LEAST_IMAGES} are needed.")
     verdict = SUPPORTED if holds.all() else UNDECIDED if holds.any() else REFUTED
     return replace(asked, verdict=verdict, reason=f"In {holds.sum()} of {len(holds)} sets.")
 

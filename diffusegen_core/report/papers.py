@@ -28,4 +28,4 @@ def why_not(reasons: list[str]) -> str:
     if not reasons:
         return ""
     listed = " and ".join([", ".join(reasons[:-1]), reasons[-1]] if len(reasons) > 1 else reasons)
-    return f"The paper's values do not compare with these, because they were obtained with {listed}."
+    return f"The paper's values are not comparable with these, because they were obtained with {listed}."

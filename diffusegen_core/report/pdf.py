@@ -24,10 +24,10 @@ def browser() -> str:
     named = os.environ.get(NAMED)
     program = shutil.which(named) if named else next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
-        what = f"{NAMED} names {named}, which is no program here" if named else "There is no browser here"
-        raise UserError(f"{what}, and the PDF is printed by one: install Chromium, Chrome or Edge, or name "
-                        f"the program in {NAMED}. Without --pdf the book is built as pages, and any browser "
-                        "prints those.")
+        what = f"{NAMED} names {named}, which is not a program here" if named else "There is no browser here"
+        raise UserError(f"{what}, and the PDF needs a browser to print it: install Chromium, Chrome or Edge, "
+                        f"or name the program in {NAMED}. Without --pdf the book is built as pages, which "
+                        "any browser can print.")
     return program
 
 

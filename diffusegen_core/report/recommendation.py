@@ -165,7 +165,7 @@ def _advice(one: Findings, p: Params) -> str:
         beside = ("pasting was not tried" if one.pasting is None else
                   "it did worse than pasting" if _is(one.better, REFUTED) else
                   "it does no better than pasting, which costs next to nothing" if _is(one.better, NO_EFFECT)
-                  else "that it does better than pasting, which costs next to nothing, was not shown")
+                  else "it was not shown to do better than pasting, which costs next to nothing")
         return f"{kind} helps ({_numbers(one.painting, p)}); {beside}"
     names = {"pasting": one.pasting, kind: one.painting}
     tried = {name: verdict for name, verdict in names.items() if verdict}
@@ -185,10 +185,10 @@ def _limits(one: Findings, size: int, pairs: int, p: Params) -> Iterator[str]:
            if verdict and verdict.verdict in (SUPPORTED, REFUTED, NO_EFFECT)):
         yield "Pairs from another training of the generator might do otherwise."
     if p.augment.rule == "replace":
-        yield (f"In these sets {naming.mixing(p.augment)}; what they do beside all of "
-               "these was not tried (`augment.rule: add`).")
+        yield (f"In these sets {naming.mixing(p.augment)}; adding them to all of these was "
+               "not tried (`augment.rule: add`).")
     if size < pairs:
-        yield f"What holds with all {pairs} was not tried (`augment.sizes`)."
+        yield f"Training with all {pairs} was not tried (`augment.sizes`)."
 
 
 def _is(verdict: Verdict | None, word: str) -> bool:

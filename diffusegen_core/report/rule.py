@@ -26,7 +26,7 @@ RULE = {
                 f"test set is absent; or all test images are of one sequence, centre or patient; or neither "
                 f"network reaches a mean of {LEARNED}.",
     NO_EFFECT: "Otherwise, the claim is that something helps, and the 95 % interval of the difference lies "
-               f"wholly between -{SMALLEST} and +{SMALLEST}, on either side of 0: any effect is too "
+               f"wholly between -{SMALLEST} and +{SMALLEST}, whether or not it contains 0: any effect is too "
                "small to matter.",
     SUPPORTED: "Otherwise, the interval lies above 0.",
     REFUTED: "Otherwise, it lies below 0: the reverse of the claim.",
@@ -35,10 +35,10 @@ RULE = {
 SEVERAL = ("A claim is refuted if one of its comparisons is, has no practical effect if one of them has "
            "none, and is supported if all are; otherwise some are not made yet, there is too little data, or "
            "it is undecided. "
-           "Intervals are not widened for the number of comparisons: the more there are, the harder it is to "
-           "be supported, and the easier to be refuted by chance.")
+           "Intervals are not widened for the number of comparisons: the more there are, the harder it is "
+           "for a claim to be supported, and the easier to be refuted by chance.")
 GROUPS = ("Frames of one sequence, and images of one centre or patient, are resampled together where a test "
-          "set or data.patients says which they are, for they are alike.")
+          "set or data.patients says which they are, because they are alike.")
 THESE_PAIRS = "for these pairs"
 SCOPE = (f"Where fewer than {LEAST_GENERATORS} generators have made the pairs, a verdict is {THESE_PAIRS}: "
          "another training of the generator might reverse it.")
@@ -91,11 +91,11 @@ def decide(gain: Interval, best: float, helps: bool = True) -> tuple[str, str]:
     if gain.images < LEAST_IMAGES:
         return TOO_LITTLE, f"Test images in common: {gain.images}, fewer than {LEAST_IMAGES}."
     if gain.seeds < LEAST_SEEDS:
-        return TOO_LITTLE, (f"Seeds in common: {gain.seeds}, fewer than {LEAST_SEEDS}: too few to tell the "
-                            "chance of training from the data.")
+        return TOO_LITTLE, (f"Seeds in common: {gain.seeds}, fewer than {LEAST_SEEDS}: too few to tell an "
+                            "effect of the data from chance in training.")
     if isnan(gain.low):
-        return TOO_LITTLE, ("The test images are all of one sequence, centre or patient, which tells "
-                            "nothing of others.")
+        return TOO_LITTLE, ("The test images are all of one sequence, centre or patient, which says "
+                            "nothing about others.")
     if best < LEARNED:
         return TOO_LITTLE, f"Neither network segments: the better mean is {best:.3f}."
     if helps and gain.low > -SMALLEST and gain.high < SMALLEST:
@@ -106,8 +106,8 @@ def decide(gain: Interval, best: float, helps: bool = True) -> tuple[str, str]:
     if gain.high < 0:
         return REFUTED, "The interval lies below 0: the reverse of the claim."
     if gain.high < SMALLEST and helps:
-        return UNDECIDED, f"The interval holds 0; a gain of {SMALLEST} or more is outside it, a loss is not."
-    return UNDECIDED, "The interval holds both 0 and differences that matter."
+        return UNDECIDED, f"The interval contains 0; it rules out a gain of {SMALLEST} or more, not a loss."
+    return UNDECIDED, "The interval contains both 0 and differences that matter."
 
 
 def needs(one: Verdict) -> str:

@@ -52,8 +52,8 @@ def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None
     columns = {title: _means(run.params, result, by, column) for title, column in
                zip(classes, overlap.of_classes(len(classes)), strict=True)}
     return show(_rows(result, by, columns), name, "Dice of each class, computed in this run, with 95 % "
-                "intervals. Where a class is in neither mask of an image it is 1. All other tables have the "
-                "mean over the classes, but for objects, which are those of all classes together."
+                "intervals. Where neither mask of an image has the class, it is 1. All other tables have the "
+                "mean over the classes, except that objects are those of all classes together."
                 f"{whole(result)}")
 
 
@@ -71,7 +71,7 @@ def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
     unknown = distances[details.FALSE_ALARMS].isna().any()
     told = "" if alarms is None else (
         " A false alarm is a connected part of what was predicted that touches no object"
-        f"{'; older networks, of which they were not counted, are left out' if unknown else ''}.")
+        f"{'; older networks, for which they were not counted, are left out' if unknown else ''}.")
     return _thirds(run.params, result, frame, "detected", by, name,
                    f"Objects that were detected, computed in this run, as shares with 95 % intervals: "
                    f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. "
@@ -95,8 +95,8 @@ def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
         "calibration error": {key: f"{sum(each) / len(each):.4f}" for key, each in errors.items()}})
     side = p.data.image_size
     return show(frame, name, f"Outlines, with 95 % intervals, and probabilities, computed in this "
-                f"run, of images of {side} pixels a side. HD95: lower is better; where one mask alone is "
-                f"empty it is the diagonal, and where that is so in many images, its mean says little else. "
+                f"run, of images of {side} pixels a side. HD95: lower is better; where only one mask is "
+                f"empty it is the diagonal, and if that is so in many images, the mean says little else. "
                 f"Normalised surface distance: the share of both outlines within "
                 f"{boundaries.tolerance(side):.3g} px of the other. Calibration error: expected, means over "
                 f"seeds; lower is better.{whole(result)}{_missing(result)}")
@@ -137,12 +137,12 @@ def seeds_needed(result: Tested, name: str) -> Table:
     if several:
         text = (f"How many generators would find a gain of {power.GAIN:+} in Dice over Real, {test}, from "
                 "the standard deviation of the means of this run's generators, with as many seeds of each as "
-                "here; of types that no generator made, how many seeds, from the deviation of theirs. "
-                f"{limit} A verdict on the method needs {LEAST_GENERATORS} generators at least.")
+                "here; for types that no generator made, how many seeds, from the deviation of these. "
+                f"{limit} A verdict on the method needs at least {LEAST_GENERATORS} generators.")
     else:
         text = (f"How many seeds would find a gain of {power.GAIN:+} in Dice over Real, {test}, from the "
-                f"standard deviation of the seeds' gains in this run. {limit} One seed has no deviation, so "
-                "that nothing can be said of it.")
+                f"standard deviation of the seeds' gains in this run. {limit} One seed has no deviation, "
+                "so nothing can be said.")
     return show(plain(frame), name, text.replace("%", " %"), {"deviation": ".4f"})
 
 

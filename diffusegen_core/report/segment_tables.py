@@ -39,10 +39,10 @@ def tests(run: Run, result: Tested) -> Table:
                           if polyps or test.pairs or test.name not in TRANSFERS])
     own: Pairs | None = run.finished("data")
     trained = "" if own is None else (
-        f" Trained on: the run's {counted(len(own), 'pair')}, or what is made of them; patients: "
+        f" Trained on: the run's {counted(len(own), 'pair')}, or what is made from them; patients: "
         f"{_patients(run, related.of_pairs(own))}.")
     return show(frame, "segment-tests", "The images that the networks of this run are tested on; none of "
-                "them is a training image, nor one re-encoded, resized, made lighter or darker, or mirrored."
+                "them is a training image, even re-encoded, resized, made lighter or darker, or mirrored."
                 f"{trained}")
 
 
@@ -69,8 +69,8 @@ def alone(run: Run, result: Tested, measure: str) -> Table:
         where = "Tables 2, B3 and B4"
     return _beside(p, result, ours, paper.assign(key=paper["data_type"]), measure, f"segment-{measure}",
                    (f"Trained on one data type alone: {captioned(p, _word(measure))}, computed in this run, "
-                    f"with 95 % intervals.{whole(result)} Synthetic pairs choose the best epoch of networks "
-                    f"on synthetic pairs, real ones that of Real. {effort(p)} {weights(result)}"
+                    f"with 95 % intervals.{whole(result)} The best epoch is chosen on synthetic pairs for "
+                    f"networks trained on them, on real pairs for Real. {effort(p)} {weights(result)}"
                     f"{unknown(run)}"), where)
 
 
@@ -115,9 +115,9 @@ def evaluator(result: Tested, by: list[str], name: str) -> Table:
     """The published evaluator's two-channel measures, means over images and seeds."""
     groups = result.images.groupby([*by, "test_set"], sort=False, dropna=False)
     means = groups[["dice_both", "iou_both"]].mean().assign(seeds=groups["seed"].nunique())
-    return show(plain(means.reset_index()), name, "What the published evaluator (DivergentNets) prints, of "
-                "all channels, the background's included: computed in this run, means over images and seeds. "
-                "Most of a picture is background, so that these values are high and close together.",
+    return show(plain(means.reset_index()), name, "What the published evaluator (DivergentNets) prints, over "
+                "all channels including the background: computed in this run, means over images and seeds. "
+                "Most of a picture is background, so these values are high and close together.",
                 {"soft Dice": ".3f", "IoU": ".3f"})
 
 
@@ -134,7 +134,7 @@ def networks(result: Tested, by: list[str], name: str) -> Table:
                          "seconds each": done["seconds"].mean()} if len(done) else {})})
     return show(plain(pd.DataFrame(rows)), name, "The networks of this run, U-Net++ with "
                 f"{escaped(result.encoder)}: means over seeds. The pairs are those trained on, as they were "
-                "drawn; the rest of each set, in chapter 7 all of it real, chose the best epoch.",
+                "drawn; the best epoch was chosen on the rest of each set, in chapter 7 on real pairs only.",
                 {"real pairs": ".1f", "synthetic pairs": ".1f", "best epoch": ".0f", "validation IoU": ".3f",
                  "seconds each": ".1f"})
 
@@ -158,9 +158,10 @@ def costs(run: Run, result: Tested) -> Table:
         "making, s": one.making, "s a pair": one.each,
         f"Dice, {first}": best.get(one.data_type.name, float("nan")),
     } for one in cost.spent(run)])
-    return show(frame, "segment-costs", "What the pairs of each generator took in this run, and the Dice of "
-                "the network trained on the most of them. A SinGAN is trained for each source: its training "
-                "is part of making. Pasting needs none; a filtered type also needs the filter's networks.",
+    return show(frame, "segment-costs", "The time that the pairs of each generator took in this run, and "
+                "the Dice of the network trained on the most of them. A SinGAN is trained for each source: "
+                "its training is part of making. Pasting needs none; a filtered type also needs the filter's "
+                "networks.",
                 {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
 
 
@@ -195,7 +196,7 @@ def _beside(p: Params, result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, 
         return pd.DataFrame(rows, columns=[*heading, *columns])
 
     if any(FEWER in text for text in mine.values()):
-        caption = f"{caption.strip()} {FEWER} Of fewer seeds than were asked for, or none: the others failed."
+        caption = f"{caption.strip()} {FEWER} From fewer seeds than asked for, or none: the others failed."
     others = [key for key in paper["key"] if reasons or key not in labels]
     if len(others) < len(paper["key"]):
         caption = f"{caption.strip()} Published: {where} of the paper."
@@ -239,9 +240,9 @@ def weights(result: Tested) -> str:
     counts = Counter(intervals.generators(result.images).values())
     if len(set(counts.values())) < 2:
         return ""
-    return ("Where several generators made the pairs, each generator counts alike, elsewhere each seed; a "
-            "gain weighs both sides by generators, and may differ a little from the difference of two values "
-            "here. ")
+    return ("Where several generators made the pairs, each generator counts equally; elsewhere, each "
+            "seed. A gain weighs both sides by generators, so it may differ a little from the difference of "
+            "two values here. ")
 
 
 def unknown(run: Run) -> str:

@@ -29,7 +29,7 @@ class Measure(NamedTuple):
 
 # In order of preference: the first that a manifest has is used.
 MEASURES = (
-    Measure("mask_dice", "Dice between the mask and the one that the generator itself has drawn",
+    Measure("mask_dice", "Dice between the mask and the one that the generator itself drew",
             True, ".2f"),
     Measure("seam_after", "contrast at the border of the filled region, in grey levels", False, ".1f"),
 )
@@ -93,7 +93,7 @@ def extremes(run: Run) -> Figure:
     one = chosen(run)
     found = ordered(one) if one else None
     if one is None or found is None:
-        return nothing("Nothing is known by which to order the pairs: styling (chapter 4) measures them.")
+        return nothing("There is no measure to order the pairs by: styling (chapter 4) computes them.")
     measure, rows = found
     count = max(1, min(ENDS, len(rows) // 2))
     ends = {"best": rows.head(count), "worst": rows.tail(count)}

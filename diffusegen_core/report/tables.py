@@ -50,7 +50,7 @@ LOSSES = {
     "mse": ("content", "pixels, with the inpainted image's", 5000),
     "sty": ("style", "[CLS], with the real source's", 10000),
     "l2": ("style", "pixels, with the real source's", 10000),
-    "sem": ("style", "[CLS], with that of the step before, to differ", 40000),
+    "sem": ("style", "[CLS], with the previous step's, from which it should differ", 40000),
     "rng": ("style", "pixels, with the range from -1 to 1", 200),
 }
 
@@ -225,8 +225,8 @@ def network(p: Params) -> Table:
             ("learning rate", f"{p.train.lr:g}", "5e-05")]
     frame = pd.DataFrame(rows, columns=["", "this run", "the paper"])
     return show(frame, "train-network",
-                "The network and its training in this run, and the paper's: as published, or where the paper "
-                "is silent as in its authors' code. Parameters are counted from the sizes.")
+                "The network and its training in this run, and the paper's: as published or, where the paper "
+                "is silent, as in its authors' code. Parameters are counted from the sizes.")
 
 
 def models(result: Trained) -> Table:
@@ -246,8 +246,8 @@ def repaint(p: Params) -> Table:
     frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling r", "transitions",
                                "network calls"], **columns})
     return show(frame, "inpaint-schedule", "The RePaint schedule of this run, and the paper's as published. "
-                "Transitions and calls are counted from the first three rows; a step down that given masks "
-                "guide takes two calls.")
+                "Transitions and calls are counted from the first three rows; a step down guided by given "
+                "masks takes two calls.")
 
 
 def inpainted(result: Inpainted) -> Table:
@@ -274,8 +274,8 @@ def styled(result: Styled) -> Table:
     """One row per data type: how much closer to the source, and how much less of a seam."""
     return show(result.table, "style-types", "Styled pairs of this run: means of the squared distance to the "
                 f"source in the features of {escaped(result.backbone)}, of the contrast at the border of the "
-                "filled region (grey levels), and of Dice between the mask and what styling made of its "
-                "channel.",
+                "filled region (grey levels), and of Dice between the mask and its channel after "
+                "styling.",
                 {"seam before": ".1f", "seam after": ".1f", "mask Dice": ".3f"})
 
 

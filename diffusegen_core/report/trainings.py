@@ -21,8 +21,8 @@ def table(run: Run) -> Table:
                      "seeds, chapter 7": "" if p.augment.generator_sees == "subset" else
                      _seeds(p.augment.seeds, p.generators, number)})
     return show(pd.DataFrame(rows), "style-generators", "The generators of this run: the mean final loss of "
-                "their models, their pairs of all data types, inpainted and styled, what chapters 2 to 4 "
-                "took, and the seeds of the segmentation networks that take their pairs.",
+                "their models, their pairs of all data types, inpainted and styled, the time of chapters "
+                "2 to 4, and the seeds of the segmentation networks that use their pairs.",
                 {"final loss": ".4f", "seconds": ".0f"})
 
 

@@ -25,8 +25,8 @@ from diffusegen_core.report.segment_tables import effort, unknown, with_interval
 from diffusegen_core.report.tables import Table, show
 from diffusegen_core.run import Run
 
-CELLS = ("In how many cells of the paper's own tables, of those that a claim was made for, it holds as "
-         "printed, without intervals.")
+CELLS = ("In how many cells of the paper's own tables the claim holds as printed, without intervals, out of "
+         "those that it was made for.")
 DETAILS = ["claim", "compared", "test set", "images", "seeds", "generators", "difference, this run",
            "difference, published", "verdict"]
 
@@ -47,8 +47,8 @@ def _not_asked(rows: pd.DataFrame, others: list[Verdict]) -> Table:
     """The claims that a run was not asked to judge, from their rows of `summary`, and what asks for them."""
     frame = rows[["", "claim", "the paper's own cells"]]
     frame.insert(2, "what asks for it", [notasked.ASKED_BY[claim] for claim in claims.overall(others)])
-    return show(frame, "summary-not-asked", "Claims on which this run says nothing, as its parameters do not "
-                f"ask for what they compare, and the parameters that would. The paper's own "
+    return show(frame, "summary-not-asked", "Claims that this run cannot judge, because its parameters do "
+                f"not ask for what they compare, and the parameters that would. The paper's own "
                 f"cells: {CELLS[0].lower()}{CELLS[1:]}")
 
 
@@ -71,7 +71,7 @@ def summary(found: list[Verdict]) -> list[dict[str, str]]:
 def rule() -> Table:
     """How a comparison is judged, and a claim from several."""
     rows = RULE | {NOT_MADE: "No verdict: the chapter whose results are compared has still to be run.",
-                   "a claim, of several comparisons": SEVERAL, "frames of a sequence": GROUPS,
+                   "a claim with several comparisons": SEVERAL, "frames of a sequence": GROUPS,
                    "distances": otherclaims.TOLD, THESE_PAIRS: SCOPE,
                    THESE_PASTED: SCOPE_PASTED}
     return show(pd.DataFrame({"verdict": rows.keys(), "when": rows.values()}), "summary-rule",
@@ -89,8 +89,8 @@ def verdicts(run: Run, found: list[Verdict]) -> Table:
     return _beside_paper(run, frame, ["claim", "compared", "test set", "difference, published"],
                          "summary-claims", "Differences with paired 95 % intervals, over the images and "
                          "seeds that both have, computed in this run, in "
-                         f"{captioned(run.params)} where nothing else is said. The numbers of the claims are "
-                         "those above.", "Differences in the paper's own tables, of the same cluster count "
+                         f"{captioned(run.params)} unless stated otherwise. Claims are numbered as "
+                         "above.", "Differences in the paper's own tables, of the same cluster count "
                          "and numbers of pairs.")
 
 
