@@ -391,7 +391,7 @@ def test_a_reason_says_what_an_interval_leaves_open():
         "The interval lies above 0. Whether it reaches 0.01 is open.")
     assert rule.decide(interval(0.02, 0.2), 0.5)[1] == "The interval lies above 0."
     assert rule.decide(interval(-0.1, 0.009), 0.5)[1] == (
-        "The interval contains 0; it rules out a gain of 0.01 or more, not a loss.")
+        "The interval contains 0; it excludes a gain of 0.01 or more, not a loss.")
 
 
 @pytest.mark.parametrize(("several", "verdict"), [

@@ -45,7 +45,7 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     alone = (" For networks trained on one kind of pairs alone, the real pairs are the sources "
              "that the others were painted or pasted into. Models and pasted objects draw on all pairs of "
              "the run: the sources alone are no ceiling." if ALONE in columns else "")
-    mixed = (" A gain is the difference from training on the same real pairs alone, whose Dice is in the "
+    mixed = (" A gain is the difference from training on that many real pairs alone, whose Dice is in the "
              f"first row. In the other sets, {mixing(run.params.augment)}; at the largest number for each "
              "(r)."
              if any(heading.startswith("gain") for heading in columns) else "")

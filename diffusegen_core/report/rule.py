@@ -106,7 +106,7 @@ def decide(gain: Interval, best: float, helps: bool = True) -> tuple[str, str]:
     if gain.high < 0:
         return REFUTED, "The interval lies below 0: the reverse of the claim."
     if gain.high < SMALLEST and helps:
-        return UNDECIDED, f"The interval contains 0; it rules out a gain of {SMALLEST} or more, not a loss."
+        return UNDECIDED, f"The interval contains 0; it excludes a gain of {SMALLEST} or more, not a loss."
     return UNDECIDED, "The interval contains both 0 and differences that matter."
 
 

@@ -93,7 +93,7 @@ def extremes(run: Run) -> Figure:
     one = chosen(run)
     found = ordered(one) if one else None
     if one is None or found is None:
-        return nothing("There is no measure to order the pairs by: styling (chapter 4) computes them.")
+        return nothing("There is no measure to order the pairs by: styling (chapter 4) computes one.")
     measure, rows = found
     count = max(1, min(ENDS, len(rows) // 2))
     ends = {"best": rows.head(count), "worst": rows.tail(count)}
