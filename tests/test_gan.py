@@ -353,7 +353,7 @@ def test_a_mask_without_a_polyp_is_left_out(own: Params, monkeypatch: pytest.Mon
 
 def test_a_start_scale_beyond_the_last_is_refused(own: Params) -> None:
     p = own.model_copy(update={"gan": own.gan.model_copy(update={"start_scale": 3})})
-    with pytest.raises(UserError, match=r"gan\.start_scale: there are 2 scales, 0 to 1"):
+    with pytest.raises(UserError, match=r"gan\.start_scale: 3 is not a scale; there are 2, 0 to 1"):
         make(p)
 
 

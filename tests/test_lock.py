@@ -62,7 +62,7 @@ def test_where_locks_hold_on_one_machine_alone_another_ones_holder_is_noticed(
         with pytest.raises(UserError, match=r"Another run is at work in .* on another, since "), \
                 lock.hold(folder):
             pass
-        assert "it is watched" in caplog.text
+        assert "Watching for up to 30 s" in caplog.text
     holder.__exit__(None, None, None)
     monkeypatch.setattr(lock, "SILENT", 90.0)
     began = time.monotonic()

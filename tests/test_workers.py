@@ -249,7 +249,7 @@ def test_a_folder_that_a_worker_may_not_write_into_is_told_of(tmp_path: Path, mo
 def test_a_worker_that_cannot_load_the_code_is_told_of_in_a_line() -> None:
     told = ready.explained(ModuleNotFoundError("No module named\n'diffusegen_core'"), "tls://10.0.0.1:1")
     assert str(told).startswith("The worker at tls://10.0.0.1:1 cannot load this run's code: "
-                                "ModuleNotFoundError: No module named 'diffusegen_core'. Start scheduler")
+                                "ModuleNotFoundError: No module named 'diffusegen_core'. Start the scheduler")
     assert ready.explained(error := UserError("as it is"), "") is error
 
 
