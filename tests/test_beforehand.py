@@ -72,7 +72,7 @@ def test_a_run_that_does_not_fit_on_the_disk_is_refused(nano_params: Params, mon
     assert wanted == pytest.approx(whole["disk"].sum() + whole["temporary"].max(), rel=0.1)
     assert space.needed(nano_params, {"cluster"}) < wanted / 10
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, int(wanted) - 1))
-    with pytest.raises(UserError, match=r"may take .* on disk, and .* are free in .*\. Make room"):
+    with pytest.raises(UserError, match=r"may take .* on disk, but only .* are free in .*\. Make room"):
         preflight.check(Run(nano_params), ["augment", "segment", "evaluate"])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, int(wanted) + 1))
     preflight.check(Run(nano_params), ["augment", "segment", "evaluate"])

@@ -392,7 +392,7 @@ def test_masks_lie_on_slices_in_dicom_that_are_turned(tmp_path, nano):
         np.testing.assert_array_equal(read.masks, wanted.masks)
     dicom(tmp_path / "slices/masks/0.dcm", lesion(), ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
     [problem] = check(tmp_path / "slices", channels=1).report.problems
-    assert (problem.problem, "at 90 degrees" in problem.detail) == (placing.TURNED, True)
+    assert (problem.problem, "at an angle of 90 degrees" in problem.detail) == (placing.TURNED, True)
 
 
 def test_numpy_pairs_of_several_classes_and_channels(tmp_path, nano):

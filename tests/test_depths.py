@@ -69,7 +69,7 @@ def test_dicom_files_of_other_depths_are_not_read_by_their_own_full_range(tmp_pa
     folder = ct(tmp_path / "ct", (12, 16, 12), RescaleIntercept=-1024, RescaleSlope=1)
     made = check(folder, channels=1)
     assert kinds(made) == [reading.DEPTH]
-    assert "differs (-1024 to 3071, -1024 to 64511)" in made.report.problems[-1].detail
+    assert "different ranges (-1024 to 3071, -1024 to 64511)" in made.report.problems[-1].detail
     for rule in ([-1024, 3071], "percentile"):
         assert kinds(check(folder, channels=1, intensities=rule)) == []
     assert kinds(check(ct(tmp_path / "same", (12, 12, 12)), channels=1)) == []
