@@ -348,7 +348,7 @@ def test_two_dark_values_of_a_deep_mask_lead_to_the_one_that_is_meant(value):
     assert f"data.labels: {{{value}: polyp}}" in wrong[labels.ZERO_ONE]
     assert read(raster(values), labels={value: "polyp"})[0].sum() == 9
     smooth = raster((np.arange(3200, dtype=np.uint16) % 999).reshape(40, 80))
-    assert "half of what 16 bits hold" in read(smooth)[1][labels.EMPTY]
+    assert "half of what 16 bits can hold" in read(smooth)[1][labels.EMPTY]
 
 
 def test_levels_that_are_no_whole_numbers_lead_to_a_condition_that_is_allowed():

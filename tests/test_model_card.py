@@ -107,7 +107,7 @@ def test_the_command_writes_models_and_refuses_what_is_for_pairs(finished: Path,
     for option in ("--no-real", "--native"):
         wrong = runner.invoke(cli.app, [*command, option])
         assert wrong.exit_code
-        assert "--to models writes models alone" in str(wrong.output) + str(wrong.exception)
+        assert "--to models writes only models" in str(wrong.output) + str(wrong.exception)
 
 
 @pytest.mark.parametrize("words", ["```\n\n<script>", "x\n  ````\n# y", "plain"])
