@@ -130,8 +130,7 @@ def test_of_several_painted_types_the_one_that_shows_most_is_told_and_how_it_was
         {kinds[0].name: {**row, "either": 2}, kinds[1].name: row}).T)
     told = answer.copied(found, PLAIN).basis
     assert told.startswith("30 of 100 painted and styled pairs (2-Styled-Diff)")
-    assert told.endswith(" if the pairs of a source count as one; of 2 painted types this is the most "
-                         "suspect one")
+    assert told.endswith(" if the pairs of a source count as one; the most suspect of 2 painted types")
 
 
 def test_the_interval_of_two_shares_is_newcombes() -> None:
