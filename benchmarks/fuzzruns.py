@@ -14,6 +14,7 @@ from fuzzinputs import CHECKED, NAMES, NANO, ROOT, SPECIAL, TEXTS, TOKENS, optio
 from hypothesis import strategies as st
 
 LIKE = ["medium", "x", "0.05,0.4:0.6", "1e9,1:1", "nan,nan:nan", "0,0:0", "-1,0.5:0.5", "huge,top-left"]
+EXPORTED = ("out", "out-names.csv", "run")  # what an export may write
 BASE = ROOT / ".fuzz" / "base"  # what is prepared; `fuzz` may set another folder
 RUN_FILES = ["params.yaml", "run.json", "data/made.json", "data/pairs.npz", "cluster/clusters.csv",
              "cluster/scan.csv",
@@ -193,7 +194,7 @@ def runs(draw: Draw) -> Case:
                                  ["paint", "run", "a.png", "--out", "out"],
                                  ["run", "run/params.yaml", "--dry-run", "--only", "summary"], *exports]))
     return Case("runs", tuple(argv), {f"run/{name}": content, "a.png": made.pictures(False)[".png"]}, True,
-                (f"run/{name}",) if draw(st.booleans()) else (), ("out", "run"))
+                (f"run/{name}",) if draw(st.booleans()) else (), EXPORTED)
 
 
 ANSWERS = {"form": "f", "answers": {"1": {"quality": "Good", "segmentation": "Poor", "origin": "Real"},
@@ -260,7 +261,7 @@ def names(draw: Draw) -> Case:
     if way == 5:
         argv = ["export", "run", "--to", "folder", "--out", f"out/{name}"] if draw(st.booleans()) else [
             "export", "run", "--to", "folder", "--out", "out", f"--types={name}"]
-        return Case("names", tuple(argv), {}, True, writes=("out", "out-names.csv", "run"))
+        return Case("names", tuple(argv), {}, True, writes=EXPORTED)
     argv = ["paint", "run", f"./{name}.png", "--out", "out",
             f"--like={draw(st.sampled_from([*LIKE, name]))}"]
     return Case("names", tuple(argv), {f"{name}.png": made.pictures(False)[".png"]}, True,

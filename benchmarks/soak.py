@@ -18,6 +18,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -32,7 +33,7 @@ from soakrun import Place
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
 
-MODES = {"script": 6, "command": 3, "workers": 1}  # how a run is started, and how often in ten
+MODES = {"script": 16, "command": 3, "workers": 1}  # how a run is started, and how often in twenty
 FOREIGN = ("mine.txt", "train/notes.txt", "inpaint/2-Paint/images/mine.txt")  # the user's own files
 CHANGES = (("seed", 1), ("train.images", 32), ("inpaint.samples", 2), ("style.skip", 2),
            ("segment.epochs", 1))
@@ -70,7 +71,7 @@ LINE = re.compile(r"^(?:diffusegen|Error): .*$", re.M)  # the form of a reported
 def judged(place: Place, code: int | None, expected: bool, episode: Episode, what: str) -> None:
     """Note a hang, a traceback, processes left behind, and a failure not reported in exactly one line; also
     any failure that was not expected."""
-    said = (place.folder / "said.txt").read_text(errors="replace")
+    said = place.said.read_text(errors="replace")
     if code is None:
         episode.wrong.append(f"{what}: no end after {soakrun.LONGEST} s; it said: {said[-500:]}")
     elif "Traceback" in said:
@@ -201,6 +202,7 @@ def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes:
     code = soakrun.ended(place, soakrun.started(place, done.mode, []), 0)
     judged(place, code, False, done, "the last start")
     soakrun.end_all(place)
+    place.close()
     compare(place, whole, finished - lost, foreign, done)
     done.seconds = time.monotonic() - began
     return done
@@ -231,10 +233,11 @@ def undisturbed(folder: Path) -> tuple[dict[str, str], list[str]]:
         for _ in range(2):
             soakrun.prepared(place.folder)
             if (code := soakrun.ended(place, soakrun.started(place, "script", []), 0)) != 0:
-                raise UserError(f"The undisturbed run ended with {code}: see {place.folder / 'said.txt'}.")
+                raise UserError(f"The undisturbed run ended with {code}: see {place.said}.")
             if failed := soakrun.failed(place.run):
                 raise UserError(f"The undisturbed run has failed at {', '.join(failed)}.")
             before, made = made, soakrun.made(place.run)
+            place.close()
         if differing := [name for name in made if made[name] != before.get(name)]:
             raise UserError(f"Two undisturbed runs differ: {', '.join(differing[:9])}.")
         told = {"code": soakrun.code_hash(), "made": made, "writes": place.writes()}
@@ -287,7 +290,8 @@ def work(arguments: list[str] | None = None) -> None:
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("folder", type=Path, help="a folder of the soak's own, outside the checkout's files")
     found.add_argument("--hours", type=float, default=1.0)
-    found.add_argument("--episodes", type=int, default=10**9, help="stop after this many in total")
+    found.add_argument("--episodes", type=int, default=10_000, help="stop after this many in total")
+    found.add_argument("--jobs", type=int, default=1, help="episodes at once")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--out", type=target, default=str(ROOT / "benchmarks" / "results" / "soak.json"))
     options = found.parse_args(arguments)
@@ -297,18 +301,25 @@ def work(arguments: list[str] | None = None) -> None:
     whole, writes = undisturbed(folder)
     log = folder / "episodes.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    while time.monotonic() < end and len(lines) < options.episodes:
-        number = len(lines)
-        place = soakrun.prepared(folder / f"episode-{number}")
-        done = episode(number, place, options.seed, whole, writes, missed(lines, writes))
-        with log.open("a") as f:
-            f.write(json.dumps(vars(done)) + "\n")
-        lines.append(vars(done))
-        files.write_json(options.out, summary(lines, writes, options))
-        if not done.wrong:  # else the folder is kept for inspection
-            shutil.rmtree(place.folder)
-        print(f"episode {number}, {done.mode}: {len(done.struck)} faults in {done.seconds:.0f} s; "
-              f"{'; '.join(done.wrong)[:300] or 'as undisturbed'}", flush=True)
+    known = {line["number"] for line in lines}
+    left = iter([number for number in range(options.episodes) if number not in known])
+
+    def go_on() -> None:
+        while time.monotonic() < end and (number := next(left, None)) is not None:
+            place = soakrun.prepared(folder / f"episode-{number}")
+            done = episode(number, place, options.seed, whole, writes, missed(lines, writes))
+            with log.open("a") as f:
+                f.write(json.dumps(vars(done)) + "\n")
+            lines.append(vars(done))
+            files.write_json(options.out, summary(lines, writes, options))
+            if not done.wrong:  # else the folder is kept for inspection
+                shutil.rmtree(place.folder)
+            print(f"episode {number}, {done.mode}: {len(done.struck)} faults in {done.seconds:.0f} s; "
+                  f"{'; '.join(done.wrong)[:300] or 'as undisturbed'}", flush=True)
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for each in [pool.submit(go_on) for _ in range(options.jobs)]:
+            each.result()
 
 
 if __name__ == "__main__":

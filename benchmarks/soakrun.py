@@ -1,6 +1,5 @@
 """A run of a soak: where it lies, how it is started and ended, and what it has made."""
 
-import errno
 import hashlib
 import json
 import os
@@ -10,18 +9,16 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 from common import ROOT
+from soakscript import Started, Starter
 
-from diffusegen_core.config import params
-from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
-from diffusegen_core.run import Run
 from diffusegen_core.store import files, lock, stamps
 
 NANO: dict[str, Any] = {
@@ -44,8 +41,6 @@ NANO: dict[str, Any] = {
 }
 PAIRS = 14  # four of which are held out for testing
 AGE = 1_700_000_000  # modification time of their files, in seconds
-FULL = (errno.ENOSPC, errno.EDQUOT)
-CHAPTERS = ("evaluate", "filter", "segment", "augment")  # each makes what it needs
 CLOCKS = {"spent.json"}  # files that hold nothing but seconds
 HEADED = {"optimizer.safetensors", "checkpoint.safetensors"}  # whose headers hold seconds
 # Not compared as artifacts: work in progress, what is set aside, and caches, which fill in any order.
@@ -55,11 +50,16 @@ LONGEST = 1800  # seconds after which a start counts as hung
 LINGER = 20  # seconds after success by which all that a command started must be gone
 
 
-@dataclass(frozen=True)
+Process = subprocess.Popen[str] | Started
+
+
+@dataclass
 class Place:
     """Where an episode happens."""
 
     folder: Path
+    starter: Starter | None = field(default=None, compare=False)
+    """Starts the run as a script, from the first such start on."""
 
     @property
     def run(self) -> Path:
@@ -75,8 +75,19 @@ class Place:
         return self.folder / "data"
 
     @property
+    def said(self) -> Path:
+        """What the last start has written to the terminal."""
+        return self.folder / "said.txt"
+
+    @property
     def profile(self) -> Path:
         return self.folder / "nano.yaml"
+
+    def close(self) -> None:
+        """End the process that starts scripts."""
+        if self.starter:
+            self.starter.close()
+            self.starter = None
 
     def writes(self) -> list[str]:
         """The paths renamed into the run's folder so far, in order."""
@@ -89,10 +100,11 @@ class Place:
 
 
 def prepared(folder: Path) -> Place:
-    """A new place: data, profile and signs. What an interrupted episode left there is removed."""
+    """A new place: data, profile and signs. What an interrupted episode left there is ended and removed."""
+    place = Place(folder)
+    end_all(place)
     if folder.exists():
         shutil.rmtree(folder)
-    place = Place(folder)
     place.signs.mkdir(parents=True)
     dataset.write_phantoms(place.data, PAIRS, 32, seed=1)
     for path in place.data.rglob("*.png"):  # a run records the modification times of what it reads
@@ -102,45 +114,26 @@ def prepared(folder: Path) -> Place:
     return place
 
 
-def started(place: Place, mode: str, changes: list[str]) -> subprocess.Popen[str]:
+def started(place: Place, mode: str, changes: list[str]) -> Process:
     """Start the run in a session of its own, with the saboteur in it and in all that it starts."""
-    if mode == "script":
-        command = [sys.executable, __file__, str(place.profile), *changes]
-    else:
-        command = [sys.executable, "-m", "diffusegen_core", "run", str(place.profile), "--no-book",
-                   *changes, *(["--workers", "2"] if mode == "workers" else [])]
     paths = [str(ROOT / "benchmarks" / "saboteur"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "SOAK": str(place.signs), "SOAK_RUN": str(place.run), "OMP_NUM_THREADS": "1",
                    "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    with (place.folder / "said.txt").open("w") as said:
+    if mode == "script":
+        place.starter = place.starter or Starter(place.profile, place.said, environment)
+        process: Process = place.starter.start(changes)
+        (place.signs / "command").write_text(str(process.pid))
+        return process
+    command = [sys.executable, "-m", "diffusegen_core", "run", str(place.profile), "--no-book", *changes,
+               *(["--workers", "2"] if mode == "workers" else [])]
+    with place.said.open("w") as said:
         process = subprocess.Popen(command, cwd=place.folder, env=environment, stdin=subprocess.DEVNULL,
                                    stdout=said, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     (place.signs / "command").write_text(str(process.pid))
     return process
 
 
-def inside(profile: str, changes: list[str]) -> int:
-    """Make the chapters in this process, as a script does; a failure is reported in one line."""
-    try:
-        pairs = list(zip(changes[1::3], changes[2::3], strict=True))  # after each -p
-        run = Run(params.validate(params.override(params.load(profile), pairs)))
-        for chapter in CHAPTERS:
-            run.make(chapter)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Error: interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
-def ended(place: Place, process: subprocess.Popen[str], pause: float, alone: bool = True) -> int | None:
+def ended(place: Place, process: Process, pause: float, alone: bool = True) -> int | None:
     """Wait for the end: the exit status, or None if there was none in time. What was stopped resumes after
     `pause` seconds. Kernels and workers that outlive a command are killed after a hang, and if `alone` after
     any failure; else they are left to end by themselves, which `lingering` watches after a success."""
@@ -184,9 +177,10 @@ def processes(place: Place) -> dict[int, str]:
     """The command lines of a run's processes in any session, found by the folder of signs in their
     environment."""
     sign, there = os.fsencode(f"SOAK={place.signs}") + b"\0", {}
+    ours = {os.getpid(), place.starter.pid if place.starter else 0}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if sign in (path / "environ").read_bytes() and int(path.name) != os.getpid():
+            if sign in (path / "environ").read_bytes() and int(path.name) not in ours:
                 there[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
     return there
 
@@ -251,7 +245,3 @@ def code_hash() -> str:
     parts = [*sorted((ROOT / "diffusegen_core").rglob("*.py")), *sorted((ROOT / "notebooks").glob("*.ipynb"))]
     return hashlib.sha256(b"\0".join([repr((NANO, PAIRS)).encode(),
                                       *(path.read_bytes() for path in parts)])).hexdigest()[:16]
-
-
-if __name__ == "__main__":
-    sys.exit(inside(sys.argv[1], sys.argv[2:]))
