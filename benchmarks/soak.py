@@ -154,10 +154,11 @@ def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Genera
     victims = {"script": ["self"], "command": ["self", "kernel", "command"],
                "workers": ["self", "kernel", "command", "worker"]}[episode.mode]
     victim = "command" if fault in ("terminate", "interrupt") else str(rng.choice(victims))
-    aimed = bool(missed) and rng.random() < AIMED
+    ahead = [one for one in missed if one not in set(map(kind, place.writes()))]
+    aimed = bool(ahead) and rng.random() < AIMED
     aim(place, {"fault": fault, "victim": victim, "when": str(rng.choice(["before", "after"])),
-                "at": place.count() + 1 + int(rng.integers(0, max(2, whole // (1 if aimed else 5)))),
-                "like": like(str(rng.choice(missed))) if aimed else "",
+                "at": place.count() + 1 + int(rng.integers(0, max(2, whole // (2 if aimed else 12)))),
+                "like": like(str(rng.choice(ahead))) if aimed else "",
                 "seconds": float(rng.choice([-1, 1]) * 86400 * rng.uniform(0.1, 400))})
     code = soakrun.ended(place, soakrun.started(place, episode.mode, []), pause,
                          alone=rng.random() >= SURVIVE)

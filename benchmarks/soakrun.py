@@ -91,7 +91,8 @@ class Place:
 
     def writes(self) -> list[str]:
         """The paths renamed into the run's folder so far, in order."""
-        return (self.signs / "writes").read_text().splitlines()
+        path = self.signs / "writes"
+        return path.read_text().splitlines() if path.exists() else []
 
     def count(self) -> int:
         """The number of renames so far."""

@@ -4,6 +4,7 @@ import os
 import pickle
 import socket
 import time
+import tracemalloc
 import urllib.error
 from collections import OrderedDict
 from pathlib import Path
@@ -126,6 +127,21 @@ def test_files_that_are_no_weights_are_refused(tmp_path, name, content, words):
     with pytest.raises(UserError, match=words) as refusal:
         weights.read(tmp_path / name)
     assert name in str(refusal.value)
+
+
+def test_a_damaged_file_takes_no_more_memory_than_it_has_bytes(tmp_path):
+    file = tmp_path / "net.pth"
+    torch.save(net().state_dict(), file, _use_new_zipfile_serialization=False)
+    content = file.read_bytes()
+    assert weights.read(file).keys() == net().state_dict().keys()
+    word = b"X\x10\x00\x00\x00protocol_version"  # its length comes before the text
+    assert word in content
+    file.write_bytes(content.replace(word, b"X\x10\x00\x00\x7fprotocol_version"))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"net\.pth cannot be read"):
+        weights.read(file)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("value", [{"state_dict": {"a": torch.zeros(1)}}, {"epoch": 3}, {0: torch.zeros(1)}])

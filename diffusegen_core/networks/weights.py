@@ -6,6 +6,7 @@ ever executed. There are no fallbacks: weights that are not available raise a Us
 """
 
 import contextlib
+import io
 import pickle
 import socket
 import time
@@ -265,8 +266,10 @@ def _file(spec: str | Path) -> Path:
 
 def _tensors_only(path: Path, mapped: bool) -> State:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True,
-                           mmap=mapped and zipfile.is_zipfile(path))  # older formats cannot be mapped
+        zipped = zipfile.is_zipfile(path)  # older formats cannot be mapped
+        # Of an older file, torch would make room for as many bytes as a damaged one claims to have.
+        state = torch.load(path if zipped else io.BytesIO(path.read_bytes()), map_location="cpu",
+                           weights_only=True, mmap=mapped and zipped)
     except pickle.UnpicklingError:
         raise UserError(f"{path} is refused: it is not a torch file of tensors only, and nothing else in a "
                         "pickle is ever executed. Save it again as a plain state dict or as safetensors."
