@@ -235,6 +235,8 @@ def test_no_server_and_no_such_name(tmp_path):
         fetch.fetch("hyperkvasir", tmp_path, url=url)
     with pytest.raises(UserError, match="nothing://"):
         fetch.fetch("hyperkvasir", tmp_path, url="nothing://x/set.zip")
+    with pytest.raises(UserError, match=r"http://\[::1 is not an address"):
+        fetch.fetch("hyperkvasir", tmp_path, url="http://[::1")
     with pytest.raises(UserError, match="Known: hyperkvasir"):
         fetch.fetch("imagenet", tmp_path)
 

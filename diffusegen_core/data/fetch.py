@@ -86,7 +86,10 @@ def _alone(destination: Path) -> Iterator[None]:
 
 
 def _file_name(url: str, name: str) -> str:
-    last = PurePosixPath(urlsplit(url).path).name
+    try:
+        last = PurePosixPath(urlsplit(url).path).name
+    except ValueError as error:
+        raise UserError(f"{url} is not an address: {error}.") from None
     return last if last.endswith(".zip") else f"{name}.zip"
 
 
