@@ -33,7 +33,8 @@ from soakrun import Place
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
 
-MODES = {"script": 16, "command": 3, "workers": 1}  # how a run is started, and how often in twenty
+MODES = {"script": 17, "command": 2, "workers": 1}  # how a run is started, and how often in twenty
+STARTS = {"script": 40, "command": 12, "workers": 12}  # at most: commands need a minute for finished chapters
 FOREIGN = ("mine.txt", "train/notes.txt", "inpaint/2-Paint/images/mine.txt")  # the user's own files
 CHANGES = (("seed", 1), ("train.images", 32), ("inpaint.samples", 2), ("style.skip", 2),
            ("segment.epochs", 1))
@@ -146,18 +147,20 @@ def clear(place: Place) -> None:
         (place.signs / name).unlink(missing_ok=True)
 
 
-def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Generator, whole: int,
+def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Generator, writes: list[str],
                missed: list[str]) -> bool:
     """Start the run with a fault at one of its next writes, or earlier at a write of a kind that no kill has
-    hit; False if the run finished before either."""
+    hit; False if the run finished before either. `writes` are an undisturbed run's."""
     pause = float(drawn(rng, PAUSES))
     victims = {"script": ["self"], "command": ["self", "kernel", "command"],
                "workers": ["self", "kernel", "command", "worker"]}[episode.mode]
     victim = "command" if fault in ("terminate", "interrupt") else str(rng.choice(victims))
-    ahead = [one for one in missed if one not in set(map(kind, place.writes()))]
+    left = Counter(map(kind, writes)) - Counter(map(kind, place.writes()))
+    ahead = sorted(left.keys() & set(missed))
     aimed = bool(ahead) and rng.random() < AIMED
+    reach = min(left.total(), len(writes) // (2 if aimed else 12))  # beyond what is left, nothing would be hit
     aim(place, {"fault": fault, "victim": victim, "when": str(rng.choice(["before", "after"])),
-                "at": place.count() + 1 + int(rng.integers(0, max(2, whole // (2 if aimed else 12)))),
+                "at": place.count() + 1 + int(rng.integers(0, max(2, reach))),
                 "like": like(str(rng.choice(ahead))) if aimed else "",
                 "seconds": float(rng.choice([-1, 1]) * 86400 * rng.uniform(0.1, 400))})
     code = soakrun.ended(place, soakrun.started(place, episode.mode, []), pause,
@@ -187,11 +190,11 @@ def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes:
     done = Episode(number, drawn(rng, MODES))
     began, finished, lost = time.monotonic(), set[str](), set[str]()
     foreign: dict[str, str] = {}
-    for _ in range(40):
+    for _ in range(STARTS[done.mode]):
         fault = drawn(rng, FAULTS)
         if fault in BETWEEN:
             between(place, done, fault, rng, lost)
-        elif not at_a_write(place, done, fault, rng, len(writes), missed):
+        elif not at_a_write(place, done, fault, rng, writes, missed):
             break
         finished |= set(soakrun.stamped(place.run).values())
         for name in FOREIGN:  # once its folder exists
