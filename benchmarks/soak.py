@@ -158,7 +158,7 @@ def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Genera
     left = Counter(map(kind, writes)) - Counter(map(kind, place.writes()))
     ahead = sorted(left.keys() & set(missed))
     aimed = bool(ahead) and rng.random() < AIMED
-    reach = min(left.total(), len(writes) // (2 if aimed else 12))  # beyond what is left, nothing would be hit
+    reach = min(left.total(), len(writes) // (2 if aimed else 12))  # beyond what is left none is hit
     aim(place, {"fault": fault, "victim": victim, "when": str(rng.choice(["before", "after"])),
                 "at": place.count() + 1 + int(rng.integers(0, max(2, reach))),
                 "like": like(str(rng.choice(ahead))) if aimed else "",
