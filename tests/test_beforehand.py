@@ -87,7 +87,7 @@ def test_what_a_run_has_already_need_not_be_free(nano_params: Params, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 11))
     space.refuse_full(nano_params, {"train"})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 9))
-    with pytest.raises(UserError, match=r"of which .* are there"):
+    with pytest.raises(UserError, match=r"of which .* exist"):
         space.refuse_full(nano_params, {"train"})
 
 

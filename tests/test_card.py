@@ -366,7 +366,7 @@ def comes_back(out: Path, folder: Path, home: Path) -> None:
         "training", "distances", "seams", "networks", "small_sets", "agreement"}
     assert (folder / "sheet.png").is_file()
     assert str(home) not in (out / "train.json").read_text()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         unpack.run(out, folder)
 
 

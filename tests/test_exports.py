@@ -382,7 +382,7 @@ def test_names_are_kept_where_that_is_asked_for(evaluated: Path, tmp_path: Path)
 def test_a_table_of_names_is_never_overwritten_nor_left_alone(evaluated: Path, tmp_path: Path,
                                                               monkeypatch: pytest.MonkeyPatch):
     exporting.names_of(tmp_path / "out").write_text("mine")
-    with pytest.raises(UserError, match=r"out-names\.csv is there already"):
+    with pytest.raises(UserError, match=r"out-names\.csv already exists"):
         export(Run.open(evaluated), "folder", tmp_path / "out")
     assert exporting.names_of(tmp_path / "out").read_text() == "mine"
     monkeypatch.setattr(datacard, "text", lambda *parts: 1 / 0)
@@ -398,7 +398,7 @@ def test_a_table_of_names_is_never_overwritten_nor_left_alone(evaluated: Path, t
 def test_nothing_is_overwritten(name: str, evaluated: Path, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("mine")
-    with pytest.raises(UserError, match="out is there already"):
+    with pytest.raises(UserError, match="out already exists"):
         export(Run.open(evaluated), "folder", tmp_path / "out")
     assert files.below(tmp_path) == [f"out/{name}"]
 
@@ -442,7 +442,7 @@ def test_the_command_writes_it_and_says_what_it_left(evaluated: Path, tmp_path: 
     assert "see that these name no patient" in kept.stdout
     assert (tmp_path / "run-coco" / "annotations" / "instances_train.json").is_file()
     again = CliRunner().invoke(cli.app, words)
-    assert "run-coco is there already" in str(again.exception)
+    assert "run-coco already exists" in str(again.exception)
 
 
 def test_the_command_refuses_types_that_name_none(tmp_path: Path):

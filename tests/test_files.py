@@ -57,7 +57,7 @@ def test_a_folder_is_written_as_a_whole_or_not_at_all(tmp_path: Path):
     assert files.below(tmp_path) == ["out/b.txt"]
     assert seen.stat().st_mode & 0o777 == 0o755
     for place in (tmp_path / "out", tmp_path / "out" / "b.txt"):
-        with pytest.raises(UserError, match="is there already, and nothing there is replaced"):
+        with pytest.raises(UserError, match="already exists, and nothing in it is replaced"):
             files.write_folder(place, lambda folder: None)
     assert files.below(tmp_path) == ["out/b.txt"]
 

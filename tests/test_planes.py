@@ -158,7 +158,7 @@ def test_pairs_in_memory_are_shown_and_saved_and_nothing_is_written_over(
     assert again.digest == pairs.digest
     before = {path: path.read_bytes() for path in folder.rglob("*.*")}
     more = dataset.gather(["c", "b"], images, masks)
-    with pytest.raises(UserError, match=r"b\.(png|npy) is there already, and is not overwritten\. Name an"):
+    with pytest.raises(UserError, match=r"b\.(png|npy) already exists, and is not overwritten\. Name an"):
         more.save(folder)
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before, "and c is not written"
     more.take([0]).save(folder)

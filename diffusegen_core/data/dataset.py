@@ -104,7 +104,7 @@ class Pairs:
         for name in self.names:
             for file in (planes.image_file(place, name, channels), planes.mask_file(place, name)):
                 if os.path.lexists(file):
-                    raise UserError(f"{file} is there already, and is not overwritten. Name another folder.")
+                    raise UserError(f"{file} already exists, and is not overwritten. Name another folder.")
         for name, image, mask in zip(self.names, self.images, self.masks, strict=True):
             write_pair(place, name, image, mask)
         return place
@@ -144,7 +144,7 @@ def write_pair(folder: Path, name: str, image: np.ndarray,
 def write_phantoms(folder: Path, count: int, size: int, seed: int, kind: str = "phantom") -> None:
     """Draw phantoms of a kind of DRAWN into a dataset folder, which must be new or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already. Phantoms go into a new or empty folder.")
+        raise UserError(f"{folder} already exists. Phantoms go into a new or empty folder.")
     for index, (image, mask) in enumerate(phantoms.drawn(kind, range(count), size, seed)):
         write_pair(folder, phantoms.name(index), image, mask)
 

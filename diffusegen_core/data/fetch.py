@@ -1,7 +1,7 @@
 """Fetch a published data set: a download that resumes, a recorded SHA-256, an extraction that trusts nothing.
 
 `DESTINATION/ARCHIVE` is the file as published, `DESTINATION/ARCHIVE.json` says where it came from and its
-SHA-256, and `DESTINATION/NAME` is the extracted folder. What is there already is not fetched again.
+SHA-256, and `DESTINATION/NAME` is the extracted folder. What exists already is not fetched again.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ def fetch(name: str, destination: Path | str, url: str | None = None, sha256: st
                 _compare(archive, str(noted.get("sha256")), sha256)
                 return folder
             if folder.exists():
-                raise UserError(f"{folder} is there already and is not what was fetched. Move it away first.")
+                raise UserError(f"{folder} already exists and is not what was fetched. Move it away first.")
             if not archive.exists():
                 _download(url, archive)
             digest = files.sha256(archive)

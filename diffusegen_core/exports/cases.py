@@ -1,4 +1,4 @@
-"""The content of an export: the pairs of some data types, each with its origin and its side of a split."""
+"""The content of an export: the pairs of some data types, each with its origin and its split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,8 +99,8 @@ class Chosen:
         return not self.numbers_of
 
     @property
-    def sides(self) -> str:
-        """The reference to the card's section on sides, for layouts; "" where the card has none."""
+    def see_splits(self) -> str:
+        """A reference to the card's section on splits, for layouts; "" where the card has none."""
         return ": see *Splits*" if self.real or self.tested else ""
 
     @property
@@ -135,11 +135,11 @@ class Chosen:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The sides that the export may have."""
+        """The splits that the export may have."""
         return (*SPLITS, TEST) if self.tested else SPLITS
 
     def of(self, split: str) -> list[Case]:
-        """The pairs on a side."""
+        """The pairs of a split."""
         return [case for case in self.cases if case.split == split]
 
     def read(self, case: Case) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The choice of a run's pairs for an export, their names in it, and the side of each."""
+"""The choice of a run's pairs for an export, their names in it, and the split of each."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace

@@ -16,7 +16,7 @@ from diffusegen_core.report import answer, naming, opening, recommendation, tabl
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
 
-SIDES = """\
+SPLITS = """\
 `validation` holds only real pairs, a share of {share:g} of them drawn with the run's seed; `held_back` the
 synthetic pairs that were made from these, or that show one of their lesions; `train` all others. A network
 that is trained on `held_back` is validated on near-copies of what it saw. The models that painted have seen
@@ -51,7 +51,7 @@ def text(chosen: Chosen, title: str, layout: str) -> str:
         "## What is in it", _types(chosen), _classes(chosen), layout.strip(),
         f"`origins.csv` has one row per pair: {', '.join(f'`{name}`' for name in chosen.table)}. "
         f"{NAMES_KEPT if chosen.names_kept else NUMBERED}",
-        *(["### Splits", _sides(chosen)] if chosen.sides else []),
+        *(["### Splits", _splits(chosen)] if chosen.see_splits else []),
         "## Source and licence", _source(chosen), "## How the pairs were made", _making(chosen),
         *(["## Do they help?", _worth(chosen)] if chosen.sets else []),
         "## Copies of training images", _copies(chosen),
@@ -62,9 +62,9 @@ def text(chosen: Chosen, title: str, layout: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _sides(chosen: Chosen) -> str:
-    sides = SIDES.format(share=chosen.run.params.segment.validation) if chosen.real else ""
-    return " ".join(filter(None, [sides, TESTED if chosen.tested else UNSEEN]))
+def _splits(chosen: Chosen) -> str:
+    known = SPLITS.format(share=chosen.run.params.segment.validation) if chosen.real else ""
+    return " ".join(filter(None, [known, TESTED if chosen.tested else UNSEEN]))
 
 
 def _summary(chosen: Chosen, title: str) -> str:
@@ -81,7 +81,7 @@ def _summary(chosen: Chosen, title: str) -> str:
 
 
 def _types(chosen: Chosen) -> str:
-    """How many pairs there are of each data type, in all and on each side."""
+    """How many pairs there are of each data type, in all and in each split."""
     kinds = [*([REAL] if chosen.real or chosen.tested else []), *chosen.sets]
     rows = []
     for kind in kinds:

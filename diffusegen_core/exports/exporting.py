@@ -39,7 +39,7 @@ class Format:
     """The head of the card."""
     any_channels: bool = False
     """Whether it can hold images with other than 1 or 3 channels."""
-    sides: bool = True
+    splits: bool = True
     """Whether it separates training pairs from others."""
     by_class: Literal["always", "asked", "never"] = "never"
     """Whether each class gets a mask of its own, so that classes may overlap."""
@@ -49,7 +49,7 @@ FORMATS = {"nnunet": Format(to_nnunet.TITLE, to_nnunet.write, any_channels=True)
            "coco": Format(to_coco.TITLE, to_coco.write, by_class="always"),
            "hf": Format(to_hf.TITLE, to_hf.write, to_hf.head),
            "monai": Format(to_monai.TITLE, to_monai.write, any_channels=True, by_class="asked"),
-           "folder": Format(to_folder.TITLE, to_folder.write, any_channels=True, sides=False,
+           "folder": Format(to_folder.TITLE, to_folder.write, any_channels=True, splits=False,
                              by_class="asked")}
 
 
@@ -72,12 +72,12 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
     files.refuse_full(place)  # before the run is read, which takes seconds
     names = names_of(place)
     if not keep_names and names.exists():
-        raise UserError(f"{names} is there already, and nothing there is replaced. Move it away, or name "
+        raise UserError(f"{names} already exists, and nothing in it is replaced. Move it away, or name "
                         "another folder by --out.")
     if to == "nnunet":
         to_nnunet.check(place)
     form = FORMATS[to]
-    if held_out and not form.sides:
+    if held_out and not form.splits:
         raise UserError(f"{form.title[0].upper()}{form.title[1:]} has no splits, so held-out pairs would be "
                         "among the others. Choose another format with --to, or leave out --held-out.")
     planes = _by_class(run, form, by_class)

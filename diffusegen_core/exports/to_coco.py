@@ -1,4 +1,4 @@
-"""COCO: a JSON file of instances for each side of the split, with the images beside it.
+"""COCO: a JSON file of instances for each split, with the images beside it.
 
 An instance is an 8-connected component of a class, stored as compressed run lengths, which are exact.
 """
@@ -20,7 +20,7 @@ FILES = {TRAIN: "instances_train.json", VALID: "instances_val.json", HELD: "inst
          TEST: "instances_test.json"}
 LAYOUT = """\
 - `images/CASE.png`, and beside them `annotations/instances_train.json`, `instances_val.json`,
-  `instances_held_back.json` and `instances_test.json`, as far as there are such pairs{sides}.
+  `instances_held_back.json` and `instances_test.json`, as far as there are such pairs{see_splits}.
 - An instance is a connected part of a class. Its `segmentation` is compressed run lengths, exact to the
   pixel; `pycocotools` decodes it by `COCO.annToMask`.
 - Each entry of `images` has the fields `origin` (real or synthetic), `data_type`, `source` and `near_copy`.
@@ -43,7 +43,7 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
     for split, document in documents.items():
         if document["images"]:
             files.write_text(folder / "annotations" / FILES[split], json.dumps(document) + "\n")
-    return LAYOUT.format(sides=chosen.sides)
+    return LAYOUT.format(see_splits=chosen.see_splits)
 
 
 def _document(chosen: Chosen, known: dict[str, int], called: str) -> dict[str, Any]:

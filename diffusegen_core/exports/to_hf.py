@@ -11,7 +11,7 @@ from diffusegen_core.store import files
 
 TITLE = "Hugging Face datasets"
 LAYOUT = """\
-- `datasets.load_dataset("FOLDER")` reads the splits `{splits}`{sides}.
+- `datasets.load_dataset("FOLDER")` reads the splits `{splits}`{see_splits}.
 - A row has `image`, `mask` (class numbers), and the fields of `origins.csv`: `origin` tells real from
   synthetic.
 - On disk: `SPLIT/images/CASE.png`, `SPLIT/masks/CASE.png`, `SPLIT/metadata.jsonl`.
@@ -28,11 +28,11 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
                  **{name: value for name, value in chosen.row(case).items() if name != "split"}}
                 for case in chosen.of(split)]
         files.write_text(folder / split / "metadata.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
-    return LAYOUT.format(splits="`, `".join(splits(chosen)), sides=chosen.sides)
+    return LAYOUT.format(splits="`, `".join(splits(chosen)), see_splits=chosen.see_splits)
 
 
 def splits(chosen: Chosen) -> list[str]:
-    """The sides that have pairs."""
+    """The splits that have pairs."""
     return [split for split in chosen.splits if chosen.of(split)]
 
 

@@ -11,7 +11,7 @@ TITLE = "MONAI"
 LISTS = {TRAIN: "training", VALID: "validation", HELD: "held_back", TEST: "test"}
 LAYOUT = """\
 - `datalist.json` has the lists `training`, `validation`, `held_back` and `test`, as far as there are
-  such pairs{sides}.
+  such pairs{see_splits}.
   `monai.data.load_decathlon_datalist("FOLDER/datalist.json", data_list_key="training")` reads one.
 - An item has `image`, `label` ({labels}), and `origin` (real or synthetic), `data_type`, `source`,
   `near_copy`.
@@ -34,7 +34,7 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
         **{name: items for name, items in lists.items() if items}}, indent=1) + "\n")
     arrays = chosen.planes or chosen.picture != ".png"
     return LAYOUT.format(
-        sides=chosen.sides,
+        see_splits=chosen.see_splits,
         labels="a plane for each class, in {0, 1}" if chosen.planes else "class numbers",
         picture=chosen.picture, label=chosen.label,
         arrays="; an array has its channels or classes first, `channel_dim=0`" if arrays else "")

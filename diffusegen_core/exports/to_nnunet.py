@@ -45,10 +45,10 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
     whole = len(chosen.channels) in CHANNELS
     for case in pngs.progress(chosen.cases):
         image, numbers = chosen.written(case)
-        side = "Ts" if case.split == TEST else "Tr"
+        suffix = "Ts" if case.split == TEST else "Tr"
         for number, part in enumerate([image] if whole else image):
-            pngs.write_picture(folder / f"images{side}" / f"{case.case}_{number:04d}.png", part)
-        pngs.write_picture(folder / f"labels{side}" / f"{case.case}.png", numbers)
+            pngs.write_picture(folder / f"images{suffix}" / f"{case.case}_{number:04d}.png", part)
+        pngs.write_picture(folder / f"labels{suffix}" / f"{case.case}.png", numbers)
     files.write_text(folder / "dataset.json", json.dumps({
         "channel_names": {str(place): channel for place, channel in enumerate(chosen.channels)},
         "labels": chosen.numbers, "numTraining": len(chosen.cases) - len(chosen.of(TEST)),

@@ -25,7 +25,7 @@ def refuse_full(p: Params, chosen: Collection[str]) -> None:
     place = next(folder for folder in (p.folder, *p.folder.parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
     if wanted - there > free:
-        more = f", of which {size(there)} are there already" if there else ""
+        more = f", of which {size(there)} exist already" if there else ""
         raise UserError(f"The run may take {size(wanted)} on disk{more}, but only {size(free)} are free "
                         f"in {place}. Make room, name another disk with run_dir, or keep less: "
                         "segment.keep_weights false, train.keep_optimizer false.")

@@ -12,7 +12,7 @@ from diffusegen_core.data.pairsets import PairSet, read_pair
 from diffusegen_core.report.figures import BLOCKS, board, nothing, pair
 from diffusegen_core.report.tables import Table, show
 
-NONE = "inpaint.baselines asks for none"
+NONE = "inpaint.baselines is not set"
 
 
 def table(result: Pasted | None) -> Table:

@@ -200,7 +200,7 @@ def text(joined: Joined) -> str:
 def write(joined: Joined, out: Path) -> list[Path]:
     """Write the tables and the verdicts as CSV into a new folder. Raises UserError where it is not empty."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already: choose a new folder.")
+        raise UserError(f"{out} already exists: choose a new folder.")
     found = joined.verdicts
     tables = {**{f"table_{name.replace(' ', '')}": frame for name, frame in scores(joined).items()},
               "table_B2": images(joined), "claims": pd.DataFrame(verdict_tables.summary(found)),

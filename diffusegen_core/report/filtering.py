@@ -18,7 +18,7 @@ from diffusegen_core.report.figures import WIDTH, nothing, outlines, picture
 from diffusegen_core.report.tables import Table, show
 from diffusegen_core.run import Run
 
-NONE = "filter.folds asks for none"
+NONE = "filter.folds is not set"
 FOLDS = 3  # used where the command asks for a filter and the run has none
 SHOWN = 6  # pairs in a row of the figure
 LIMITS = {"agreement": "agreement at least", "seam": "seam at most", "copy": "copy score at least"}

@@ -44,7 +44,7 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}." if first else "")
     alone = (" For networks trained on one kind of pairs alone, the real pairs are the sources "
              "that the others were painted or pasted into. Models and pasted objects draw on all pairs of "
-             "the run: the sources alone are no ceiling." if ALONE in columns else "")
+             "the run, so they may do better than the sources." if ALONE in columns else "")
     mixed = (" A gain is the difference from training on that many real pairs alone, whose Dice is in the "
              f"first row. In the other sets, {mixing(run.params.augment)}; at the largest number for each "
              "(r)."

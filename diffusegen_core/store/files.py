@@ -79,7 +79,7 @@ def write(path: Path, save: Callable[[Path], object], hashed: bool = True, mode:
 def refuse_full(folder: Path) -> None:
     """Raise UserError if there is anything but an empty folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already, and nothing there is replaced. Name a new or empty "
+        raise UserError(f"{folder} already exists, and nothing in it is replaced. Name a new or empty "
                         "folder.")
 
 
