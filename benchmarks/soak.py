@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import soakrun
-from common import ROOT, main, target
+from common import ROOT, commit, main, target
 from soakrun import Place
 
 from diffusegen_core.config.errors import UserError
@@ -276,7 +276,7 @@ def summary(every: list[dict[str, Any]], writes: list[str], options: argparse.Na
     wrong = [(line, words) for line in lines for words in line["wrong"]]
     counts = Counter(one["fault"] for one in struck)
     return {
-        "date": str(date.today()), "seed": options.seed, "episodes": len(lines),
+        "date": str(date.today()), "commit": commit(), "seed": options.seed, "episodes": len(lines),
         "hours": round(sum(line["seconds"] for line in lines) / 3600, 2),
         "episodes of earlier code": len(every) - len(lines),
         "modes": Counter(line["mode"] for line in lines),
@@ -324,6 +324,7 @@ def work(arguments: list[str] | None = None) -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         for each in [pool.submit(go_on) for _ in range(options.jobs)]:
             each.result()
+    files.write_json(options.out, summary(lines, writes, options))  # if no episode was left, too
 
 
 if __name__ == "__main__":
