@@ -73,7 +73,7 @@ def run(
         help="Only show the networks of chapters 6 and 7, of those that are chosen, and how long they will "
              "take. Nothing is written into the run folder.")] = False,
     workers: Annotated[int | None, typer.Option(
-        min=1, help="Do the work in this many processes on this machine.")] = None,
+        min=1, max=256, help="Do the work in this many processes on this machine.")] = None,
     scheduler: Annotated[str | None, typer.Option(
         metavar="ADDRESS", help="Do it on the workers of a dask scheduler: tls://HOST:8786.")] = None,
     slurm: Annotated[Path | None, typer.Option(

@@ -41,7 +41,7 @@ def data_check(
     if other := [name for name in changes if name != "data"]:
         raise UserError(f"-p {other[0]}: only parameters of data can be given here, such as -p "
                         "data.labels '{1: lesion}'.")
-    told = params.load(params.profile_file(profile)).get("data", {}) if profile else {}
+    told = params.section(params.load(params.profile_file(profile)), "data") if profile else {}
     globs = {name: glob for name, glob in (("images", images), ("masks", masks)) if glob}
     there = folder if folder.exists() else params.resolve(folder)
     given = {**told, **changes.get("data", {}), **globs, **({"patients": patients} if patients else {})}

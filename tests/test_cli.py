@@ -350,6 +350,13 @@ def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_pat
     assert all(path.stem in bad.stdout for path in (first, second, third)), bad.stdout
 
 
+def test_a_check_refuses_a_file_of_parameters_whose_section_is_a_value(tmp_path: Path):
+    (tmp_path / "bad.yaml").write_text("data: pairs\n")
+    result = call("data", "check", tmp_path, "--profile", tmp_path / "bad.yaml")
+    assert isinstance(result.exception, UserError)
+    assert "data is a section, not a value: it cannot be 'pairs'" in str(result.exception)
+
+
 def test_a_run_never_replaces_the_data_that_lie_in_its_folder(profile: Path, executed: list, tmp_path: Path):
     folder = tmp_path / "run" / "data" / "pairs"
     call("data", "phantom", folder, "--count", 3, "--size", 16)

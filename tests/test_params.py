@@ -191,6 +191,8 @@ def test_changes_may_be_dotted_or_in_sections_and_leave_their_source_alone():
 @pytest.mark.parametrize(("key", "value", "says"), [
     ("train.images.more", "1", "images is a value, not a section"),
     ("profile.x", "1", "profile is a value, not a section"),
+    ("data", "foo", "data is a section, not a value: it cannot be 'foo'. Give its parameters, as data.KEY."),
+    ("train", "null", "train is a section, not a value"),
     ("train.lr", "[1", "'[1' is not YAML"),
     ("", "1", "unknown key"),
     ("train.", "1", "unknown key"),

@@ -251,6 +251,14 @@ def test_jobs_of_another_cluster_which_nobody_could_watch_are_refused(described:
         pass
 
 
+@pytest.mark.parametrize("name", ["workers", "jobs"])
+def test_numbers_that_no_cluster_has_are_refused(described: Callable[..., Path], name: str) -> None:
+    file = described(**{name: "1000000000000"})
+    with pytest.raises(UserError, match=f"{name}: .*less than or equal to"), \
+            machines.hold(file.parent, slurm=file):
+        pass
+
+
 @pytest.mark.parametrize("failed", [OSError("Cannot allocate memory"), ValueError("no job id")])
 def test_a_command_of_slurm_that_fails_does_not_end_the_looking(monkeypatch, caplog,
                                                                failed: Exception) -> None:

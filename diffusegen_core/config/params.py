@@ -172,6 +172,15 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return result
 
 
+def section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The plain values of a section, {} where there is none. Raises UserError where it is a single value."""
+    value = values.get(name, {})
+    if not isinstance(value, dict):
+        raise UserError(f"Parameters: {name} is a section, not a value: it cannot be {value!r}. Give its "
+                        f"parameters, as {name}.KEY.")
+    return value
+
+
 def override(values: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """A copy of `values` with dotted keys replaced: ("train.images", "7000").
 
@@ -187,6 +196,8 @@ def override(values: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dic
 
 def _given(name: str, text: str) -> Any:
     kind = _annotation(name)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return section({name: _parsed(text, f"Parameters: {name}: {text!r} is not YAML")}, name)
     if kind not in (str, str | None):
         return _parsed(text, f"Parameters: {name}: {text!r} is not YAML")
     if kind is not str and text in ("null", ""):

@@ -43,9 +43,10 @@ OWN = ("export PYTHONSAFEPATH=1", 'DASK_TEMPORARY_DIRECTORY="$(mktemp -d)" || ex
 class Slurm(Section):
     """A job of Slurm that holds workers, and how many such jobs."""
 
-    jobs: PositiveInt = Field(1, description="jobs that are kept running, each on a node")
+    jobs: PositiveInt = Field(1, le=1000, description="jobs that are kept running, each on a node")
     workers: PositiveInt = Field(
-        1, description="workers of a job, each does one item at a time; they share out the job's GPUs")
+        1, le=256, description="workers of a job, each does one item at a time; they share out the job's "
+                               "GPUs")
     partition: str | None = Field(None, description="null: Slurm's default")
     account: str | None = None
     time: str = Field("24:00:00", description="walltime of a job, in quotes; the next goes on where it ended")
