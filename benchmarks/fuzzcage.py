@@ -152,7 +152,11 @@ def restamp(path: Path) -> None:
 def _learn(modules: Path) -> None:
     """Import what a child has imported, to spare the next ones: torch's compiler alone takes seconds."""
     for name in modules.read_text().split() if modules.exists() else ():
-        spec = importlib.util.find_spec(package := name.split(".")[0])
+        package = name.split(".")[0]
+        try:
+            spec = importlib.util.find_spec(package)
+        except ValueError:  # a module that a library has made as it was imported
+            continue
         if package in sys.stdlib_module_names or (spec and "site-packages" in str(spec.origin)):
             with contextlib.suppress(Exception):  # what a child could import may need its input
                 importlib.import_module(name)
