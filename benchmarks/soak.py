@@ -13,14 +13,11 @@ import argparse
 import hashlib
 import json
 import os
-import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from typing import Any
 import numpy as np
 import soakrun
 from common import ROOT, commit, main, target
+from soakjudge import FOREIGN, Episode, compare, hits, judged, kills, kind, like, missed
 from soakrun import Place
 
 from diffusegen_core.config.errors import UserError
@@ -35,7 +33,6 @@ from diffusegen_core.store import files
 
 MODES = {"script": 17, "command": 2, "workers": 1}  # how a run is started, and how often in twenty
 STARTS = {"script": 40, "command": 12, "workers": 12}  # at most: commands need a minute for finished chapters
-FOREIGN = ("mine.txt", "train/notes.txt", "inpaint/2-Paint/images/mine.txt")  # the user's own files
 CHANGES = (("seed", 1), ("train.images", 32), ("inpaint.samples", 2), ("style.skip", 2),
            ("segment.epochs", 1))
 # Seconds for which something is stopped, and how often in ten: moments, longer than a worker may be silent
@@ -44,60 +41,22 @@ PAUSES = {2: 6, 30: 2, 180: 1, 420: 1}
 ENDING = ("kill", "terminate", "interrupt", "full")  # faults after which a start may end without a result
 SURVIVE = 0.3  # of the failed starts, processes that outlive the command are left to end by themselves
 # What goes wrong, and how often in a hundred: at a write, or between two starts.
-FAULTS = {"kill": 66, "stop": 5, "terminate": 5, "interrupt": 5, "full": 5, "clock": 3, "parameters": 4,
-          "damage": 4, "data": 3}
-BETWEEN = ("parameters", "damage", "data")
-NUMBER = r"(?:[0-9a-f]{12,}|\d+)"  # in a path, where any stands for all
+FAULTS = {"kill": 65, "stop": 4, "terminate": 5, "interrupt": 5, "full": 6, "clock": 3, "parameters": 4,
+          "damage": 3, "data": 3, "second": 2}
+BETWEEN = ("parameters", "damage", "data", "second")
 AIMED = 0.5  # of the faults at writes are aimed at a kind of write that no kill has hit
-
-
-@dataclass
-class Episode:
-    """What was done to one run, and how it ended."""
-
-    number: int
-    mode: str
-    struck: list[dict[str, Any]] = field(default_factory=list)
-    """The faults, as the saboteur records them."""
-    wrong: list[str] = field(default_factory=list)
-    """Findings: differences, losses, tracebacks, hangs."""
-    seconds: float = 0.0
-    code: str = field(default_factory=soakrun.code_hash)
-    """A hash of the program."""
-
-
-LINE = re.compile(r"^(?:diffusegen|Error): .*$", re.M)  # the form of a reported refusal
-
-
-def judged(place: Place, code: int | None, expected: bool, episode: Episode, what: str) -> None:
-    """Note a hang, a traceback, processes left behind, and a failure not reported in exactly one line; also
-    any failure that was not expected."""
-    said = place.said.read_text(errors="replace")
-    if code is None:
-        episode.wrong.append(f"{what}: no end after {soakrun.LONGEST} s; it said: {said[-500:]}")
-    elif "Traceback" in said:
-        episode.wrong.append(f"{what}: a traceback: {said[said.index('Traceback'):][:1500]}")
-    elif "The traceback is in" in said:
-        episode.wrong.append(f"{what}: an error of the program's own: {said[-1500:]}")
-    elif code > 0 and len(LINE.findall(said)) != 1:
-        episode.wrong.append(f"{what}: exit status {code}, and {len(LINE.findall(said))} lines that tell "
-                             f"why: {said[-500:]}")
-    elif code == 0 and (left := soakrun.lingering(place)):
-        episode.wrong.append(f"{what}: it has ended, and left {left}")
-    elif code and not expected:
-        episode.wrong.append(f"{what}: exit status {code}; it said: {said[-500:]}")
 
 
 @contextmanager
 def altered(place: Place, rng: np.random.Generator, lost: set[str]) -> Iterator[str]:
     """Truncate or change a finished file for the duration; yields its path, or "". A file that the run has
     replaced or moved meanwhile is not restored; its hash goes to `lost`."""
-    finished = [name for name in soakrun.stamped(place.run)
-                if (place.run / name).is_file() and not soakrun.PASSING & set(Path(name).parts)]
+    finished = [path for path in soakrun.stamped(place.run)
+                if not soakrun.PASSING & set(path.relative_to(place.run).parts)]
     if not finished:
         yield ""
         return
-    path = place.run / finished[int(rng.integers(len(finished)))]
+    path = finished[int(rng.integers(len(finished)))]
     content, status = path.read_bytes(), path.stat()
     spoiled = content[:len(content) // 2] if rng.random() < 0.5 else content[:-1] + bytes(
         [content[-1] ^ 0xFF]) if content else b"x"
@@ -114,6 +73,9 @@ def between(place: Place, episode: Episode, fault: str, rng: np.random.Generator
     """Start the run once with a fault that lasts until it ends, and judge how it ended."""
     changes: list[str] = []
     struck = ""
+    if fault == "second":
+        two_at_once(place, episode, rng)
+        return
     if fault == "parameters":
         key, value = CHANGES[int(rng.integers(len(CHANGES)))]
         changes = ["-p", key, str(value)]
@@ -121,8 +83,7 @@ def between(place: Place, episode: Episode, fault: str, rng: np.random.Generator
                     "at": place.count() + int(rng.integers(5, 60))})
         code = soakrun.ended(place, soakrun.started(place, episode.mode, changes), 0)
         struck = f"{key} {value}"
-        if (killed := files.read_json(place.signs / "struck.json")) and killed["victims"]:
-            episode.struck.append({**killed, "fault": "kill"})
+        note_kill(place, episode)
     elif fault == "data":
         away = place.data.rename(place.folder / "elsewhere")
         code = soakrun.ended(place, soakrun.started(place, episode.mode, changes), 0)
@@ -137,6 +98,35 @@ def between(place: Place, episode: Episode, fault: str, rng: np.random.Generator
     judged(place, code, True, episode, f"{fault} ({struck})")
 
 
+def note_kill(place: Place, episode: Episode) -> None:
+    if (killed := files.read_json(place.signs / "struck.json")) and killed["victims"]:
+        episode.struck.append({**killed, "fault": "kill"})
+
+
+def two_at_once(place: Place, episode: Episode, rng: np.random.Generator) -> None:
+    """Start the run, then the command beside it, which must be refused; kill the first at a later write."""
+    aim(place, {"fault": "kill", "victim": "self", "when": "before",
+                "at": place.count() + int(rng.integers(20, 80))})
+    first = soakrun.started(place, episode.mode, [])
+    time.sleep(rng.uniform(0.5, 8))
+    if beside := first.poll() is None:
+        second = soakrun.started(place, "command", [], second=True)
+        while first.poll() is None and second.poll() is None:
+            time.sleep(0.1)
+        # One that has begun after the first was killed is at work, rightly, and is ended with it.
+        if (code := second.poll()) is not None:
+            judged(place, code, True, episode, "a second command", second=True)
+            if code == 0 and first.poll() is None:
+                episode.wrong.append("a second command has run beside another")
+            episode.struck.append({"fault": "second", "path": "", "code": code})
+    code = soakrun.ended(place, first, 0)
+    if beside:
+        soakrun.end_all(place)
+    note_kill(place, episode)
+    clear(place)
+    judged(place, code, True, episode, "a run beside which a second command was started")
+
+
 def aim(place: Place, told: dict[str, Any]) -> None:
     (place.signs / "aim.json").write_text(json.dumps(told))
 
@@ -145,6 +135,7 @@ def clear(place: Place) -> None:
     """End all faults."""
     for name in ("aim.json", "struck.json", "full", "clock"):
         (place.signs / name).unlink(missing_ok=True)
+    (place.disk / "filler").unlink(missing_ok=True)
 
 
 def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Generator, writes: list[str],
@@ -162,6 +153,7 @@ def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Genera
     aim(place, {"fault": fault, "victim": victim, "when": str(rng.choice(["before", "after"])),
                 "at": place.count() + 1 + int(rng.integers(0, max(2, reach))),
                 "like": like(str(rng.choice(ahead))) if aimed else "",
+                "room": int(rng.choice([0, 1, 8, 64]) * 4096),
                 "seconds": float(rng.choice([-1, 1]) * 86400 * rng.uniform(0.1, 400))})
     code = soakrun.ended(place, soakrun.started(place, episode.mode, []), pause,
                          alone=rng.random() >= SURVIVE)
@@ -188,7 +180,7 @@ def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes:
     that no kill has hit so far."""
     rng = np.random.default_rng([seed, number])
     done = Episode(number, drawn(rng, MODES))
-    began, finished, lost = time.monotonic(), set[str](), set[str]()
+    began, finished, lost = time.monotonic(), dict[soakrun.Identity, str](), set[str]()
     foreign: dict[str, str] = {}
     for _ in range(STARTS[done.mode]):
         fault = drawn(rng, FAULTS)
@@ -196,7 +188,7 @@ def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes:
             between(place, done, fault, rng, lost)
         elif not at_a_write(place, done, fault, rng, writes, missed):
             break
-        finished |= set(soakrun.stamped(place.run).values())
+        finished |= soakrun.finished(place.run)
         for name in FOREIGN:  # once its folder exists
             if name not in foreign and (place.run / name).parent.is_dir():
                 (place.run / name).write_text(f"the user's {name}")
@@ -207,24 +199,10 @@ def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes:
     judged(place, code, False, done, "the last start")
     soakrun.end_all(place)
     place.close()
-    compare(place, whole, finished - lost, foreign, done)
+    compare(place, whole, {one: sha256 for one, sha256 in finished.items() if sha256 not in lost}, foreign,
+            done)
     done.seconds = time.monotonic() - began
     return done
-
-
-def compare(place: Place, whole: dict[str, str], finished: set[str], foreign: dict[str, str],
-            done: Episode) -> None:
-    """Note the first difference from the undisturbed run, and what is gone."""
-    mine = soakrun.made(place.run)
-    for name in sorted((whole.keys() | mine.keys()) - set(FOREIGN)):
-        if whole.get(name) != mine.get(name):
-            done.wrong.append(f"different: {name} ({'there' if name in mine else 'not there'}, and "
-                              f"{'there' if name in whole else 'not there'} undisturbed)")
-            break
-    there = soakrun.really(place.run)
-    if gone := finished - there:
-        done.wrong.append(f"{len(gone)} finished files are gone")
-    done.wrong += [f"gone: {name}" for name, sha256 in foreign.items() if sha256 not in there]
 
 
 def undisturbed(folder: Path) -> tuple[dict[str, str], list[str]]:
@@ -249,25 +227,6 @@ def undisturbed(folder: Path) -> tuple[dict[str, str], list[str]]:
     return told["made"], told["writes"]
 
 
-def kind(path: str) -> str:
-    """The kind of a write: its path with numbers and keys replaced by #."""
-    return re.sub(NUMBER, "#", path)
-
-
-def like(one: str) -> str:
-    """A regular expression for the paths of a kind."""
-    return NUMBER.join(map(re.escape, one.split("#")))
-
-
-def missed(lines: list[dict[str, Any]], writes: list[str]) -> list[str]:
-    """The kinds of writes of an undisturbed run that no kill has hit."""
-    return sorted({kind(path) for path in writes} - {kind(str(one["path"])) for one in kills(lines)})
-
-
-def kills(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [one for line in lines for one in line["struck"] if one["fault"] == "kill"]
-
-
 def summary(every: list[dict[str, Any]], writes: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """The figures of all episodes of the current code; of earlier ones only their number."""
     now = soakrun.code_hash()
@@ -280,7 +239,9 @@ def summary(every: list[dict[str, Any]], writes: list[str], options: argparse.Na
         "hours": round(sum(line["seconds"] for line in lines) / 3600, 2),
         "episodes of earlier code": len(every) - len(lines),
         "modes": Counter(line["mode"] for line in lines),
-        "kills": counts["kill"], "other faults": sum(counts.values()) - counts["kill"],
+        "kills": counts["kill"], "of the writing process": len(hits(lines)),
+        "damages noticed": sum(one["fault"] == "damage" and one["code"] != 0 for one in struck),
+        "other faults": sum(counts.values()) - counts["kill"],
         "faults": counts, "victims": Counter(one["victim"] for one in kills(lines)),
         "chapters killed in": Counter(str(one["path"]).removeprefix("making/").split("/")[0]
                                       for one in kills(lines)),
@@ -316,8 +277,7 @@ def work(arguments: list[str] | None = None) -> None:
                 f.write(json.dumps(vars(done)) + "\n")
             lines.append(vars(done))
             files.write_json(options.out, summary(lines, writes, options))
-            if not done.wrong:  # else the folder is kept for inspection
-                shutil.rmtree(place.folder)
+            (soakrun.keep if done.wrong else soakrun.remove)(place)
             print(f"episode {number}, {done.mode}: {len(done.struck)} faults in {done.seconds:.0f} s; "
                   f"{'; '.join(done.wrong)[:300] or 'as undisturbed'}", flush=True)
 

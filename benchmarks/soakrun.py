@@ -40,6 +40,7 @@ NANO: dict[str, Any] = {
     "augment": {"sizes": [4]},
 }
 PAIRS = 14  # four of which are held out for testing
+DISK_BYTES = 256 << 20  # of the disk of an episode, in memory
 AGE = 1_700_000_000  # modification time of their files, in seconds
 CLOCKS = {"spent.json"}  # files that hold nothing but seconds
 HEADED = {"optimizer.safetensors", "checkpoint.safetensors"}  # whose headers hold seconds
@@ -62,8 +63,13 @@ class Place:
     """Starts the run as a script, from the first such start on."""
 
     @property
+    def disk(self) -> Path:
+        """A small disk of the run's own, where the soak may mount one."""
+        return self.folder / "disk"
+
+    @property
     def run(self) -> Path:
-        return self.folder / "run"
+        return self.disk / "run"
 
     @property
     def signs(self) -> Path:
@@ -78,6 +84,10 @@ class Place:
     def said(self) -> Path:
         """What the last start has written to the terminal."""
         return self.folder / "said.txt"
+
+    @property
+    def said_second(self) -> Path:
+        return self.folder / "second.txt"
 
     @property
     def profile(self) -> Path:
@@ -103,10 +113,12 @@ class Place:
 def prepared(folder: Path) -> Place:
     """A new place: data, profile and signs. What an interrupted episode left there is ended and removed."""
     place = Place(folder)
-    end_all(place)
-    if folder.exists():
-        shutil.rmtree(folder)
+    remove(place)
     place.signs.mkdir(parents=True)
+    place.disk.mkdir()
+    if os.geteuid() == 0:  # where that is refused, a full disk is only played
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "soak", place.disk],
+                       check=False)
     dataset.write_phantoms(place.data, PAIRS, 32, seed=1)
     for path in place.data.rglob("*.png"):  # a run records the modification times of what it reads
         os.utime(path, (AGE, AGE))
@@ -115,11 +127,30 @@ def prepared(folder: Path) -> Place:
     return place
 
 
-def started(place: Place, mode: str, changes: list[str]) -> Process:
-    """Start the run in a session of its own, with the saboteur in it and in all that it starts."""
+def remove(place: Place) -> None:
+    """End and remove an episode."""
+    place.close()
+    end_all(place)
+    if place.disk.is_mount():
+        subprocess.run(["umount", "--lazy", place.disk], check=True)
+    if place.folder.exists():
+        shutil.rmtree(place.folder)
+
+
+def keep(place: Place) -> None:
+    """Keep an episode for inspection, without its disk."""
+    if place.disk.is_mount():
+        shutil.copytree(place.disk, place.folder / "kept", symlinks=True)
+        subprocess.run(["umount", "--lazy", place.disk], check=True)
+
+
+def started(place: Place, mode: str, changes: list[str], second: bool = False) -> Process:
+    """Start the run in a session of its own, with the saboteur in it and in all that it starts. A `second`
+    command beside another has its own file of what it says."""
     paths = [str(ROOT / "benchmarks" / "saboteur"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "SOAK": str(place.signs), "SOAK_RUN": str(place.run), "OMP_NUM_THREADS": "1",
-                   "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+                   "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                   **({"SOAK_DISK": str(place.disk)} if place.disk.is_mount() else {})}
     if mode == "script":
         place.starter = place.starter or Starter(place.profile, place.said, environment)
         process: Process = place.starter.start(changes)
@@ -127,10 +158,11 @@ def started(place: Place, mode: str, changes: list[str]) -> Process:
         return process
     command = [sys.executable, "-m", "diffusegen_core", "run", str(place.profile), "--no-book", *changes,
                *(["--workers", "2"] if mode == "workers" else [])]
-    with place.said.open("w") as said:
+    with (place.said_second if second else place.said).open("w") as said:
         process = subprocess.Popen(command, cwd=place.folder, env=environment, stdin=subprocess.DEVNULL,
                                    stdout=said, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    (place.signs / "command").write_text(str(process.pid))
+    if not second:
+        (place.signs / "command").write_text(str(process.pid))
     return process
 
 
@@ -220,14 +252,29 @@ def content_hash(path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def stamped(run: Path) -> dict[str, str]:
+Identity = tuple[int, int]
+"""Inode and modification time: a file that was deleted and made again with the same content has another."""
+
+
+def identity(path: Path) -> Identity:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def stamped(run: Path) -> dict[Path, str]:
     """The recorded hash of each output that a stamp lists, wherever the stamp is."""
     found = {}
     for path in sorted(run.rglob(stamps.STAMP)):
         if stamp := stamps.read_stamp(path.parent):
             for name, sha256 in stamps.contents(stamp).items():
-                found[str((path.parent / name).relative_to(run))] = sha256
+                if (path.parent / name).is_file():
+                    found[path.parent / name] = sha256
     return found
+
+
+def finished(run: Path) -> dict[Identity, str]:
+    """The hashes of these outputs."""
+    return {identity(path): sha256 for path, sha256 in stamped(run).items()}
 
 
 def failed(run: Path) -> list[str]:
@@ -236,13 +283,15 @@ def failed(run: Path) -> list[str]:
     return [name for table in tables for name in table.loc[table["status"] != "ok", "name"]]
 
 
-def really(run: Path) -> set[str]:
-    """The hashes of all files that exist."""
-    return {files.sha256(path) for path in run.rglob("*") if path.is_file() and not path.is_symlink()}
+def existing(run: Path) -> dict[Identity, Path]:
+    """All files."""
+    return {identity(path): path for path in run.rglob("*") if path.is_file() and not path.is_symlink()}
 
 
 def code_hash() -> str:
-    """A hash of the program under test and of the run's parameters."""
-    parts = [*sorted((ROOT / "diffusegen_core").rglob("*.py")), *sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    """A hash of the program under test, its libraries, the soak and the run's parameters."""
+    parts = [*sorted((ROOT / "diffusegen_core").rglob("*.py")), *sorted((ROOT / "notebooks").glob("*.ipynb")),
+             *sorted((ROOT / "benchmarks").glob("soak*.py")), ROOT / "benchmarks/saboteur/sitecustomize.py",
+             ROOT / "requirements.lock"]
     return hashlib.sha256(b"\0".join([repr((NANO, PAIRS)).encode(),
                                       *(path.read_bytes() for path in parts)])).hexdigest()[:16]

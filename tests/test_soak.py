@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import soak  # noqa: E402
+import soakjudge  # noqa: E402
 import soakrun  # noqa: E402
 
 from diffusegen_core.config import params  # noqa: E402
@@ -40,6 +41,7 @@ print(time.time() > 4e9)
 def place(tmp_path: Path) -> soakrun.Place:
     made = soakrun.Place(tmp_path)
     made.signs.mkdir()
+    made.disk.mkdir()
     return made
 
 
@@ -49,6 +51,7 @@ def written(place: soakrun.Place) -> tuple[int, str, list[str]]:
     done = subprocess.run([sys.executable, "-c", WRITES, str(place.run)], capture_output=True, text=True,
                           timeout=120,
                           env={**os.environ, "SOAK": str(place.signs), "SOAK_RUN": str(place.run),
+                               "SOAK_DISK": str(place.disk) if place.disk.is_mount() else "",
                                "PYTHONPATH": os.pathsep.join(paths)})
     there = sorted(path.name for path in place.run.glob("[0-9].txt"))
     return done.returncode, done.stdout + done.stderr, there
@@ -64,6 +67,24 @@ def test_a_kill_hits_the_write_that_it_is_aimed_at(place: soakrun.Place, when: s
     soak.clear(place)
     assert written(place)[::2] == (0, [f"{number}.txt" for number in range(1, 6)])
     assert place.count() == 8
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
+def test_a_small_disk_is_really_filled_and_cleared(tmp_path: Path):
+    place = soakrun.prepared(tmp_path / "place")
+    if not place.disk.is_mount():
+        pytest.skip("no disk can be mounted here")
+    soak.aim(place, {"fault": "full", "victim": "self", "when": "before", "at": 2, "room": 0})
+    code, said, there = written(place)
+    assert (code, there) == (1, ["1.txt", "2.txt"])  # the second was written already, and only renamed
+    assert "No space left on device" in said
+    soak.clear(place)
+    assert written(place)[::2] == (0, [f"{number}.txt" for number in range(1, 6)])
+    soakrun.keep(place)
+    assert sorted(path.name for path in (place.folder / "kept/run").glob("[0-9].txt")) == [
+        f"{number}.txt" for number in range(1, 6)]
+    soakrun.remove(place)
+    assert not place.folder.exists()
 
 
 def test_a_full_disk_and_a_wrong_clock_last_until_they_are_cleared(place: soakrun.Place):
@@ -87,29 +108,34 @@ def copied(place: soakrun.Place, finished: Path) -> soakrun.Place:
     return place
 
 
-def seen(place: soakrun.Place, whole: dict[str, str], finished: set[str]) -> list[str]:
+def seen(place: soakrun.Place, whole: dict[str, str],
+         finished: dict[soakrun.Identity, str]) -> list[str]:
     """What is found wrong with a run, beside another's files and what was finished."""
-    episode = soak.Episode(0, "script")
-    soak.compare(place, whole, finished, {"mine.txt": "c"}, episode)
+    episode = soakjudge.Episode(0, "script")
+    soakjudge.compare(place, whole, finished, {"mine.txt": "c"}, episode)
     assert episode.wrong.pop() == "gone: mine.txt"
     return episode.wrong
 
 
 def test_what_is_different_or_gone_is_noted(copied: soakrun.Place):
-    whole, finished = soakrun.made(copied.run), set(soakrun.stamped(copied.run).values())
+    whole, finished = soakrun.made(copied.run), soakrun.finished(copied.run)
     assert len(whole) > 100
-    assert seen(copied, whole, finished) == []
+    assert (seen(copied, whole, finished), len(finished) > 50) == ([], True)
     model, log = (copied.run / "train" / "cluster-00" / name for name in ("model.safetensors", "log.csv"))
     for path in (model, log, copied.run / "segment" / "results.csv"):
         content = path.read_bytes()
         path.write_bytes(content.replace(b"1", b"2"))
         name = str(path.relative_to(copied.run))
-        assert f"different: {name} (there, and there undisturbed)" in seen(copied, whole, set()), name
+        assert f"different: {name} (there, and there undisturbed)" in seen(copied, whole, {}), name
         path.unlink()
-        assert f"different: {name} (" in seen(copied, whole, set())[0]
+        assert f"different: {name} (" in seen(copied, whole, {})[0]
         path.write_bytes(content)
+    finished = soakrun.finished(copied.run)
+    content = model.read_bytes()
     model.unlink()
-    assert seen(copied, whole, finished)[1:] == ["1 finished files are gone"]
+    assert seen(copied, whole, finished)[1:] == ["1 finished files are gone; made again were []"]
+    model.write_bytes(content)  # a file that is made again is not the one that was finished
+    assert seen(copied, whole, finished) == [f"1 finished files are gone; made again were ['{model}']"]
 
 
 def test_seconds_and_what_is_set_aside_are_no_difference(copied: soakrun.Place):
@@ -122,13 +148,14 @@ def test_seconds_and_what_is_set_aside_are_no_difference(copied: soakrun.Place):
     runs.assign(seconds=runs["seconds"] + 1).to_csv(table, index=False)
     (copied.run / "aside" / "cluster").mkdir(parents=True)
     (copied.run / "aside" / "cluster" / "x.csv").touch()
-    assert seen(copied, whole, set()) == []
+    assert seen(copied, whole, {}) == []
 
 
 def test_a_spoilt_file_is_put_right_unless_the_run_has_moved_it(copied: soakrun.Place):
     whole, lost = soakrun.made(copied.run), set[str]()
     with soak.altered(copied, np.random.default_rng(0), lost) as name:
         assert soakrun.made(copied.run)[name] == "is not as its stamp tells"
+    assert copied.run.joinpath(name).is_file()
     assert (soakrun.made(copied.run), lost) == (whole, set())
     with soak.altered(copied, np.random.default_rng(0), lost) as name:
         (copied.run / name).rename(copied.folder / "moved")
@@ -137,19 +164,23 @@ def test_a_spoilt_file_is_put_right_unless_the_run_has_moved_it(copied: soakrun.
 
 @pytest.mark.parametrize("change", [(), *soak.CHANGES])
 def test_its_run_is_one_that_would_begin_and_each_change_makes_another(tmp_path: Path, change: tuple):
-    values = params.load(soakrun.prepared(tmp_path / "place").profile)
+    place = soakrun.prepared(tmp_path / "place")
+    values = params.load(place.profile)
     whole = params.validate(values)
     changed = params.validate(params.merged(values, dict([change] if change else [])))
     assert preflight.problems(changed) == []
     assert (changed == whole) == (not change)
+    soakrun.remove(place)
 
 
 def test_kinds_of_writes_that_no_kill_has_hit_are_aimed_at(place: soakrun.Place):
     writes = ["1.txt", "train/cluster-00/log.csv", "0123456789abcdef/x.json"]
-    lines = [{"struck": [{"fault": "kill", "path": "7.txt"}, {"fault": "full", "path": "1/x.json"}]}]
-    assert soak.missed(lines, writes) == ["#/x.json", "train/cluster-#/log.csv"]
+    lines = [{"struck": [{"fault": "kill", "path": "7.txt", "writer": 5, "victims": [5]},
+                         {"fault": "kill", "path": "train/cluster-01/log.csv", "writer": 5, "victims": [4]},
+                         {"fault": "full", "path": "1/x.json"}]}]
+    assert soakjudge.missed(lines, writes) == ["#/x.json", "train/cluster-#/log.csv"]
     soak.aim(place, {"fault": "kill", "victim": "self", "when": "after", "at": 99,
-                     "like": soak.like(soak.kind("4.txt"))})
+                     "like": soakjudge.like(soakjudge.kind("4.txt"))})
     assert written(place) == (-signal.SIGKILL, "", ["1.txt"])
     assert place.writes() == ["1.txt"]
 
@@ -160,8 +191,8 @@ def test_what_a_command_leaves_is_seen_and_ended(place: soakrun.Place, monkeypat
     left = subprocess.Popen(["sleep", "60"], env={**os.environ, "SOAK": str(place.signs)},
                             start_new_session=True)
     (place.folder / "said.txt").write_text("all is made")
-    episode = soak.Episode(0, "script")
-    soak.judged(place, 0, False, episode, "the last start")
+    episode = soakjudge.Episode(0, "script")
+    soakjudge.judged(place, 0, False, episode, "the last start")
     assert "left ['sleep 60 ']" in episode.wrong[0]
     soakrun.end_all(place)
     assert left.wait(30) == -signal.SIGKILL
@@ -192,11 +223,12 @@ def test_what_was_stopped_goes_on(place: soakrun.Place):
     ("Error: the data are not there.", 1, False, "exit status 1"), ("", 1, True, "0 lines"),
     ("01_cluster: running, 1 of 8", 1, True, "0 lines"), ("Error: a\nError: b", 1, True, "2 lines"),
     ("diffusegen: 03 failed: KeyError. The traceback is in x.", 2, True, "the program's own"),
-    ("Traceback (most recent call last):", 1, True, "a traceback"), ("working", None, True, "no end")])
+    ("Traceback (most recent call last):", 1, True, "a traceback"), ("", -11, True, "ended by signal 11"),
+    ("working", None, True, "no end")])
 def test_a_refusal_is_a_line_and_not_a_traceback(place: soakrun.Place, said: str, code: int | None,
                                                  expected: bool, noted: str):
     (place.folder / "said.txt").write_text(said)
-    episode = soak.Episode(0, "script")
-    soak.judged(place, code, expected, episode, "data")
+    episode = soakjudge.Episode(0, "script")
+    soakjudge.judged(place, code, expected, episode, "data")
     assert noted in "".join(episode.wrong)
     assert bool(noted) == bool(episode.wrong)

@@ -4,6 +4,7 @@ Python imports this module by itself when its folder is on PYTHONPATH. Over all 
 into the run's folder, by which all finished files and folders get there. The folder that SOAK names has
 `count`, a byte for each rename so far; `writes`, their target paths; `aim.json`, what is to happen at which
 rename; `struck.json`, what has happened; `full` and `clock`, while the disk is full and the clock is wrong.
+Where SOAK_DISK names a small disk of the run's own, that disk is really filled, by a file `filler`.
 """
 
 import contextlib
@@ -16,6 +17,8 @@ import time
 from pathlib import Path
 
 SOAK, RUN = Path(os.environ.get("SOAK", "/nonexistent")), os.path.abspath(os.environ.get("SOAK_RUN", ""))
+DISK = os.environ.get("SOAK_DISK", "")
+PASSING = ".diffusegen-writing"  # files that live as long as a command, such as its progress
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "terminate": signal.SIGTERM,
            "interrupt": signal.SIGINT}
 TELLS = {"kernel": "ipykernel", "worker": "spawn_main"}  # what a process's command line contains
@@ -39,7 +42,7 @@ def install() -> None:
 def watched(real):  # type: ignore[no-untyped-def]
     """The same rename, but counted; before and after it something may happen."""
     def renamed(source, target, **more):  # type: ignore[no-untyped-def]
-        if not inside(target):
+        if not inside(target) or os.path.basename(os.fspath(target)).startswith(PASSING):
             return real(source, target, **more)
         number = counted()
         if (SOAK / "full").exists():
@@ -91,8 +94,11 @@ def strike(number: int, when: str, path: str) -> None:
     except (OSError, ValueError):
         return
     victims = [os.getpid()] if aim["victim"] == "self" else those(aim["victim"])
-    told = {**aim, "number": number, "path": path, "victims": victims}
+    told = {**aim, "number": number, "path": path, "writer": os.getpid(), "victims": victims}
     (SOAK / "struck.json").write_text(json.dumps(told))
+    if aim["fault"] == "full" and DISK:
+        fill(aim["room"])
+        return
     if aim["fault"] == "full":
         (SOAK / "full").touch()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
@@ -102,6 +108,18 @@ def strike(number: int, when: str, path: str) -> None:
     for pid in victims:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, SIGNALS[aim["fault"]])
+
+
+def fill(room: int) -> None:
+    """Fill the run's disk but for so many bytes."""
+    path = Path(DISK, "filler")
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as f:
+        while True:
+            f.write(bytes(1 << 20))
+    with contextlib.suppress(OSError), path.open("ab", buffering=0) as f:
+        while True:
+            f.write(bytes(4096))
+    os.truncate(path, max(0, path.stat().st_size - room))
 
 
 def those(victim: str) -> list[int]:
