@@ -126,7 +126,7 @@ class Data(Section):
         return kind_of(next(iter(self.labels))) if self.labels else "condition"
 
     @model_validator(mode="after")
-    def _tells_patients(self) -> Self:
+    def _identifies_patients(self) -> Self:
         if self.patients is None or self.patients == EACH or PATIENT_TABLE.fullmatch(self.patients):
             return self
         try:
@@ -140,24 +140,33 @@ class Data(Section):
         return self
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.labels:
-            kinds = sorted({kind_of(key) for key in self.labels})
-            if len(kinds) > 1:
-                raise ValueError(f"data.labels maps {' and '.join(kinds)} keys; all must be of one kind: "
-                                 "values, colours (#rrggbb), conditions (>127), or names.")
-            if not self.classes:
-                raise ValueError(f"data.labels maps everything to {BACKGROUND}; name at least one class.")
-            if odd := [name for name in self.classes if not name.strip() or re.search(r"[/\\]", name)
-                       or not name.isprintable()]:
-                raise ValueError(f"data.labels: {odd[0]!r} is not a class name; use letters, digits and "
-                                 "spaces, as in `left lung`.")
+    def _labels_name_classes(self) -> Self:
+        if not self.labels:
+            return self
+        kinds = sorted({kind_of(key) for key in self.labels})
+        if len(kinds) > 1:
+            raise ValueError(f"data.labels maps {' and '.join(kinds)} keys; all must be of one kind: "
+                             "values, colours (#rrggbb), conditions (>127), or names.")
+        if not self.classes:
+            raise ValueError(f"data.labels maps everything to {BACKGROUND}; name at least one class.")
+        if odd := [name for name in self.classes if not name.strip() or re.search(r"[/\\]", name)
+                   or not name.isprintable()]:
+            raise ValueError(f"data.labels: {odd[0]!r} is not a class name; use letters, digits and "
+                             "spaces, as in `left lung`.")
+        return self
+
+    @model_validator(mode="after")
+    def _patterns_pair_files(self) -> Self:
         if (self.images is None) != (self.masks is None):
             raise ValueError("data.images and data.masks are given together or not at all.")
         counts = {glob.replace("**", "").count("*") for glob in (self.images, self.masks) if glob}
         if len(counts) > 1 or 0 in counts:
             raise ValueError("data.images and data.masks pair files by what their * stand for: each needs "
                              "the same number, at least one (** stands for any text and pairs nothing).")
+        return self
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> Self:
         if isinstance(self.intensities, list) and self.intensities[0] >= self.intensities[1]:
             raise ValueError(f"data.intensities {self.intensities} must be [low, high], with low below high.")
         if self.slices and (self.slices[0] > 2 or self.slices[1] > self.slices[2]):
