@@ -189,22 +189,22 @@ def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,
 
 
 def subset(seed: int, names: Sequence[str], size: int, number: int, segment: Segment,
-           volumes: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
+           groups: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
     """The N real pairs of a repetition: those to train on, and those that choose the best epoch.
 
-    `seed` is the run's, `names` its sources, `volumes` what each belongs to that stays whole, such as a
+    `seed` is the run's, `names` its sources, `groups` what each belongs to that stays whole, such as a
     patient; `number` is the repetition's.
     """
     small = trainsets.shuffled(names, seed, "augment", "subset", number)[:size]
-    return trainsets.split(small, segment.validation, seed, "augment", "split", number, groups=volumes)
+    return trainsets.split(small, segment.validation, seed, "augment", "split", number, groups=groups)
 
 
 def subsets(seed: int, names: Sequence[str], settings: Augment, segment: Segment,
-            volumes: Mapping[str, str] | None = None) -> list[Subset]:
+            groups: Mapping[str, str] | None = None) -> list[Subset]:
     """The small sets, in a run with these sources, that have a generator of their own."""
     if settings.generator_sees == "all":
         return []
-    return [Subset(size, number, subset(seed, names, size, number, segment, volumes)[0])
+    return [Subset(size, number, subset(seed, names, size, number, segment, groups)[0])
             for size in sizes(len(names), settings, segment) for number in range(settings.seeds)]
 
 

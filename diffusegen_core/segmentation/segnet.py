@@ -251,8 +251,9 @@ def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: 
     state.net.train()
     with seeds.global_seed(seed, "segment", "dropout", epoch, device=device):
         for batch in batches(len(train), settings, seed, epoch):
-            names = [seeds.derive(seed, "segment", "augment", epoch, drawn + i) for i in range(len(batch))]
-            images, masks = augmentation.drawn(train, batch, transform, names)
+            own_seeds = [seeds.derive(seed, "segment", "augment", epoch, drawn + i)
+                         for i in range(len(batch))]
+            images, masks = augmentation.drawn(train, batch, transform, own_seeds)
             drawn += len(batch)
             state.optimizer.zero_grad(set_to_none=True)
             with devices.autocast(device, settings.precision):
