@@ -21,10 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that 
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
+from diffusegen_core.data.planes import RGB_AND_MASK
 from diffusegen_core.diffusion import process
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.training import Training
-from diffusegen_core.diffusion.unet import RGB_AND_MASK, UNet
+from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.planning import flops
 from diffusegen_core.store import files, seeds
 

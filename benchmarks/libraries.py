@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from diffusegen_core.config import devices
 from diffusegen_core.config.params import Params
+from diffusegen_core.data.planes import RGB_AND_MASK
 from diffusegen_core.diffusion import process, training
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.repaint import network_calls, repaint_levels
-from diffusegen_core.diffusion.unet import GROUPS, RGB_AND_MASK, UNet
+from diffusegen_core.diffusion.unet import GROUPS, UNet
 
 CPU = torch.device("cpu")
 Call = Callable[[], object]

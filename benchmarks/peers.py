@@ -25,7 +25,8 @@ from libraries import OURS, PEERS, Library, RePaint
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.diffusion.unet import RGB_AND_MASK, parameter_count
+from diffusegen_core.data.planes import RGB_AND_MASK
+from diffusegen_core.diffusion.unet import parameter_count
 from diffusegen_core.planning import flops
 
 TOLERANCE = 0.05  # how far a network's counted FLOP may be from ours

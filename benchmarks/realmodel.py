@@ -14,8 +14,9 @@ from torch import Tensor
 from diffusegen_core.config import params
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import RGB_AND_MASK
 from diffusegen_core.diffusion import checkpoints, origins, process, samplers, training
-from diffusegen_core.diffusion.unet import RGB_AND_MASK, UNet, parameter_count
+from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.store import files, seeds
 
 SHARE = 0.5  # of the call's time limit is for training

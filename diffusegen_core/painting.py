@@ -143,8 +143,8 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any
     guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
     is_oblong = any(image.shape[0] != image.shape[1] for image in shown.values())
     fit = {"fit": p.data.fit} if is_oblong and p.data.fit != "squeeze" else {}
-    made_by = {"paint": painter.VERSION, "masks": masks.VERSION,
-               "windows": windows.version(run.pairs.planes.classes)}
+    made_by = {"paint": painter.version(p.data, (image.shape for image in shown.values())),
+               "masks": masks.VERSION, "windows": windows.version(run.pairs.planes.classes)}
     stays = {} if wish.keep is None else {"keep": files.pixel_hash(wish.keep)}
     return {
         **guidance, **fit, **stays,

@@ -32,6 +32,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, pairsets, types
+from diffusegen_core.data.planes import RGB_AND_MASK
 from diffusegen_core.data.types import GAN, DataType
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import experiments, trainsets, trials
@@ -53,8 +54,8 @@ def run(p: Params, generators: Generators | None = None, **options: bool) -> tri
 
 
 def planned(p: Params, generators: Generators | None = None) -> str:
-    return augment.planned(workspace(p, writable=False), supply_of(p), SIZE, p.augment, p.segment, sets_of(p),
-                           loaded_tests(p), generators)
+    return augment.planned(workspace(p, writable=False), supply_of(p), SIZE, RGB_AND_MASK, p.augment,
+                           p.segment, sets_of(p), loaded_tests(p), generators)
 
 
 def grid(p: Params, sources: int | None = None) -> list[Experiment]:
@@ -537,7 +538,8 @@ def test_the_plan_before_and_after(own: Params, networks: Networks, monkeypatch:
 def test_the_plan_needs_no_synthetic_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "pace", lambda *_: 1.0)
     p = values(tmp_path / "run")
-    text = augment.planned(workspace(p, writable=False), supply_of(p, REAL), SIZE, p.augment, p.segment)
+    text = augment.planned(workspace(p, writable=False), supply_of(p, REAL), SIZE, RGB_AND_MASK, p.augment,
+                           p.segment)
     assert text.startswith("Small sets: 14 experiments, 0 finished, 14 to do.")
     assert not p.folder.exists()
 

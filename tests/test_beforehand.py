@@ -79,6 +79,18 @@ def test_a_run_that_does_not_fit_on_the_disk_is_refused(nano_params: Params, mon
     assert not nano_params.folder.exists()
 
 
+@pytest.mark.parametrize(("channels", "classes"), [(1, 1), (4, 3)])
+def test_the_disk_is_that_of_the_channels_and_classes_of_the_data(nano_params: Params, folder: Path,
+                                                                  channels: int, classes: int) -> None:
+    labels = {str(number): f"class{number}" for number in range(1, classes + 1)}
+    p = changed(nano_params, data={"source": str(folder), "count": 8, "channels": channels, "labels": labels})
+    painted = [row for row in plan.rows(p, 8, space._sizes(p)) if row.chapter == "3 inpaint"]
+    wanted = sum(row.items for row in painted) * (channels + 1) * p.data.image_size**2
+    assert space.needed(p, {"inpaint"}) == sum(row.disk for row in painted) == wanted > 0
+    features = 8 * (1 + classes) * 4 * space.WIDTH
+    assert space.needed(p, {"cluster"}) == 8 * (channels + classes) * p.data.image_size**2 + features
+
+
 def test_what_a_run_has_already_need_not_be_free(nano_params: Params, monkeypatch) -> None:
     wanted = int(space.needed(nano_params, {"train"}))
     nano_params.folder.mkdir()

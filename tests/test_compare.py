@@ -156,7 +156,7 @@ def test_the_command_prints_tables_and_verdicts_and_writes_them(pair: list[MadeU
                                                      "claims.csv", "comparisons.csv"}
     table = pd.read_csv(out / "table_B3.csv")
     assert table.columns.tolist() == compare.SCORES
-    with pytest.raises(UserError, match="choose a new folder"):
+    with pytest.raises(UserError, match=r"nothing in it is replaced\. Name a new or empty folder"):
         compare.write(join(pair), out)
 
 

@@ -637,8 +637,9 @@ def test_written_pairs_are_read_back_exactly(nano, nano_params):
 def test_phantom_folders(tmp_path):
     dataset.write_phantoms(tmp_path / "p", 3, 16, 0)
     assert len(checkup.check(tmp_path / "p", clusters=3).pairs) == 3
-    with pytest.raises(UserError, match="new or empty"):
-        dataset.write_phantoms(tmp_path / "p", 3, 16, 0)
+    for place in (tmp_path / "p", next((tmp_path / "p/masks").iterdir())):
+        with pytest.raises(UserError, match=r"nothing in it is replaced\. Name a new or empty folder"):
+            dataset.write_phantoms(place, 3, 16, 0)
 
 
 # The real sets

@@ -12,6 +12,7 @@ from made_up import SMALL, Networks, changed, loaded_tests, sets_of, supply_of, 
 from diffusegen_core.chapters import segment
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
+from diffusegen_core.data.planes import RGB_AND_MASK
 from diffusegen_core.measures import boundaries, calibration, lesionwise
 from diffusegen_core.segmentation import details, segnet, trials
 from diffusegen_core.segmentation.trials import Tested
@@ -31,8 +32,8 @@ def run(p: Params, **options: bool) -> Tested:
 
 
 def planned(p: Params) -> str:
-    return segment.planned(workspace(p, writable=False), supply_of(p), SIZE, p.segment, sets_of(p),
-                           loaded_tests(p))
+    return segment.planned(workspace(p, writable=False), supply_of(p), SIZE, RGB_AND_MASK, p.segment,
+                           sets_of(p), loaded_tests(p))
 
 
 def as_before(p: Params) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """The GAN's dataset folder: SinGAN-Seg's published pairs, another's, and those of a SinGAN trained here."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -178,6 +179,25 @@ def test_a_published_pair_without_a_polyp_is_left_out(tmp_path: Path) -> None:
     assert made.pairs.left_out["name"].tolist() == ["chk_id_1_gen_scale_0_0_img"]
     assert len(made.pairs.manifest) == 2
     assert {f.stem for f in made.pairs.folder.rglob("*.png")} == set(made.pairs.manifest["name"])
+
+
+def test_an_image_without_outlines_is_left_out_of_a_coco_folder(tmp_path: Path) -> None:
+    """All masks of such a folder lie in one file, so that the file does not tell whose mask is empty."""
+    outlines = {number: [[4, 4, 16, 4, 16, 16, 4, 16]] for number in (0, 2)}
+    (tmp_path / "gan/images").mkdir(parents=True)
+    for number in range(3):
+        Image.fromarray(phantom.draw(3, number, 24)[0].transpose(1, 2, 0)).save(
+            tmp_path / f"gan/images/p{number}.png")
+    (tmp_path / "gan/annotations").mkdir()
+    (tmp_path / "gan/annotations/instances.json").write_text(json.dumps({
+        "images": [{"id": number, "file_name": f"p{number}.png", "height": 24, "width": 24}
+                   for number in range(3)],
+        "categories": [{"id": 1, "name": "polyp"}],
+        "annotations": [{"id": number, "image_id": number, "category_id": 1, "segmentation": outline}
+                        for number, outline in outlines.items()]}))
+    made = make(make_params(tmp_path, source=str(tmp_path / "gan")))
+    assert made.pairs.manifest["name"].tolist() == ["p0", "p2"]
+    assert made.pairs.left_out["name"].tolist() == ["p1"]
 
 
 def test_such_a_pair_may_lie_in_a_folder_with_any_name(tmp_path: Path) -> None:

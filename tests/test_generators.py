@@ -26,6 +26,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import types
+from diffusegen_core.data.planes import RGB_AND_MASK
 from diffusegen_core.planning import flops, plan
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trials
@@ -178,8 +179,7 @@ def test_of_a_generator_that_is_not_made_the_networks_are_to_do(own: Params, net
     segment.run(workspace(own), sets, tests, own.segment)
     augment.run(workspace(own), sets, tests, own.augment, own.segment, {})
     ws = workspace(own, writable=False)
-    assert "6 finished, 0 to do" in segment.planned(ws, supply_of(own), SIZE, own.segment, sets, tests)
-    assert "5 finished, 1 to do" in segment.planned(ws, supply_of(own), SIZE, own.segment, sets, tests,
-                                                    [None])
-    assert "5 finished, 1 to do" in augment.planned(ws, supply_of(own), SIZE, own.augment, own.segment, sets,
-                                                    tests, {}, [None])
+    grid = ws, supply_of(own), SIZE, RGB_AND_MASK
+    assert "6 finished, 0 to do" in segment.planned(*grid, own.segment, sets, tests)
+    assert "5 finished, 1 to do" in segment.planned(*grid, own.segment, sets, tests, [None])
+    assert "5 finished, 1 to do" in augment.planned(*grid, own.augment, own.segment, sets, tests, {}, [None])

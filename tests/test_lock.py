@@ -21,6 +21,14 @@ def hold(folder: Path, held: Any) -> None:
         time.sleep(600)
 
 
+def test_the_outermost_of_runs_within_runs(tmp_path: Path):
+    runs = tmp_path / "run", tmp_path / "run/augment/small/x", tmp_path / "run/augment/small/x/generators/01"
+    for run in runs:
+        lock.claim(run)
+    assert [lock.outermost(run) for run in runs] == [runs[0]] * 3
+    assert lock.outermost(tmp_path / "none") == tmp_path / "none"
+
+
 def test_a_run_folder_has_one_holder_and_kill_9_frees_it(tmp_path: Path, killable):
     folder = tmp_path / "run"
     held = killable.Event()

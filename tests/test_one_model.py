@@ -14,6 +14,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import checkpoints, origins, process, training
 from diffusegen_core.diffusion.training import Training
 from diffusegen_core.diffusion.unet import Conditions, UNet
@@ -174,7 +175,7 @@ def test_together_the_options_keep_a_longer_training_the_same_bits(one: Params, 
 
 
 def test_the_plan_counts_one_training_and_what_is_kept_of_it(one: Params):
-    each = Work(*[None] * 2, Learner(1.0, 3.0, 100), [], 0.0, 0.0, None)
+    each = Work(*[None] * 2, Learner(1.0, 3.0, 100), [], 0.0, 0.0, None, Planes())
 
     def costs(**values: object) -> dict[str, tuple]:
         found = train.costs(changed(one, **values).train, 2, 16, each)

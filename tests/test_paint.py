@@ -192,6 +192,27 @@ def test_what_is_to_stay_is_not_where_something_is_painted(run: Run):
         run.paint(picture(), keep=np.ones((HEIGHT, WIDTH), np.uint8))
 
 
+def test_a_picture_on_its_side_is_painted_as_wide(run: Run):
+    """Not padded, as in windows, a lesion has as wide a rim in a picture that is higher than wide."""
+    data = run.params.data.model_copy(update={"window": 2.0})
+    boxes = []
+    for shape in ((90, 160), (160, 90)):
+        mask = np.zeros(shape, np.uint8)
+        mask[tuple(slice(side // 2 - 8, side // 2 + 8) for side in shape)] = 1
+        one, = chapter.paint(run.pairs, run.models, run.params.inpaint, data, picture(*shape), Wish(mask))
+        boxes.append(cv2.boundingRect(one.region.astype(np.uint8))[2:])
+    assert boxes == [(27, 27)] * 2, "the ellipse is 20 pixels in 256, 12 in 160"
+
+
+def test_the_version_is_another_only_where_results_are(run: Run):
+    padded, plain = run.params.data, run.params.data.model_copy(update={"fit": "squeeze"})
+    high, wide, square = (160, 90, 3), (90, 160, 3), (90, 90, 3)
+    assert chapter.version(plain, [wide, square]) == chapter.version(padded, [high]) == chapter.VERSION
+    assert chapter.version(plain, [square, high]) > chapter.VERSION
+    windows = padded.model_copy(update={"window": 2.0, "window_size": 16})
+    assert chapter.version(windows, [high]) > chapter.version(windows, [wide]) == chapter.VERSION
+
+
 def test_removal_paints_an_empty_mask_over_the_lesion(run: Run):
     image, lesion = picture(), disc()
     one, = run.paint(image, lesion, remove=True)

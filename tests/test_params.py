@@ -9,6 +9,7 @@ from parameters import keys
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.diffusion.repaint import repaint_levels
 from diffusegen_core.report import tables
 
 PROFILES = sorted(path for path in (Path(__file__).parents[1] / "params").glob("*.yaml")
@@ -121,11 +122,17 @@ def test_a_bad_key_or_type_is_refused_by_name(key: str, value: object, says: str
     ({"inpaint": {"respacing": 1001}}, "inpaint.respacing 1001 exceeds process.steps 1000"),
     ({"process": {"steps": 20}, "inpaint": {"respacing": 20}},
      "train.preview_steps 25 exceeds process.steps 20"),
-    ({"inpaint": {"jump_length": 25}}, "inpaint.jump_length 25 must be below inpaint.respacing 25"),
+    ({"inpaint": {"jump_length": 25, "resampling": 2}},
+     "inpaint.jump_length 25 must be below inpaint.respacing 25, unless inpaint.resampling is 1"),
     ({"gan": {"layers": 5}}, "gan.min_side 10 must be above twice gan.layers 5"),
 ])
 def test_an_impossible_combination_is_refused_in_words(values: dict, says: str):
     assert says in refusal(values)
+
+
+def test_a_jump_length_without_effect_may_have_any_value():
+    p = params.validate({"inpaint": {"respacing": 5, "jump_length": 10, "resampling": 1}})
+    assert repaint_levels(p.inpaint.respacing, p.inpaint.jump_length, 1) == [4, 3, 2, 1, 0, -1]
 
 
 def test_every_fault_is_named_at_once():

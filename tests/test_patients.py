@@ -91,6 +91,21 @@ def test_sources_are_of_each_patient_in_turn_where_patients_are_told(nano, folde
     assert patients.sources(each.names, each.file, count) == list(range(12))[:count]
 
 
+def test_a_pair_whose_patient_is_not_known_is_a_patient_of_its_own(tmp_path: Path) -> None:
+    patients.write(tmp_path, {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}, [])
+    names = ["a1", "a2", "b1", "b2", "x1", "x2"]
+    chosen = patients.sources(names, tmp_path / "pairs.npz", 4)
+    assert [names[place] for place in chosen] == ["a1", "b1", "x1", "x2"]
+
+
+def test_a_table_of_patients_lies_in_the_data_folder_or_where_its_path_says(tmp_path: Path) -> None:
+    assert patients.file(tmp_path, "^(P)") is patients.file(tmp_path, None) is None
+    asked = f"{tmp_path}/elsewhere/p.csv:who"
+    assert patients.file(tmp_path / "data", asked) == tmp_path / "elsewhere/p.csv"
+    (tmp_path / "p.csv").touch()
+    assert patients.file(tmp_path, "p.csv:who") == tmp_path / "p.csv"
+
+
 @pytest.mark.parametrize("told", [False, True])
 def test_drawn_sources_are_part_of_more_and_the_same_whatever_else_there_is(nano, folder, told) -> None:
     names = [f"P{number // 3}_{number}" for number in range(24)]

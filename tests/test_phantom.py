@@ -25,6 +25,11 @@ def test_shapes_and_values(size):
     assert kind.split()[1] in phantom.VIEWS
 
 
+def test_small_phantoms_are_drawn_at_a_multiple_and_large_ones_at_384_or_more():
+    assert {size: phantom.side_drawn(size) for size in (16, 32, 48, 128, 129, 256, 500)} == {
+        16: 128, 32: 128, 48: 96, 128: 256, 129: 384, 256: 384, 500: 500}
+
+
 def test_a_phantom_depends_on_seed_and_index_alone(drawn):
     np.testing.assert_array_equal(phantom.draw(0, 7, 32)[0], drawn[7][0])
     assert not np.array_equal(phantom.draw(1, 7, 32)[0], drawn[7][0])

@@ -14,6 +14,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, phantom, reading
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import REAL
 from diffusegen_core.networks import weights
 from diffusegen_core.planning import preflight
@@ -263,7 +264,7 @@ def test_a_network_that_takes_one_size_only_is_told_before_the_first_chapter(
 
 @pytest.fixture
 def paces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "pace", lambda settings, image_size, device: 1.0)
+    monkeypatch.setattr(trials, "pace", lambda *_: 1.0)
 
 
 def dry_run(p: Params, last: str | None = None) -> str:
@@ -280,6 +281,18 @@ def test_a_dry_run_shows_the_chosen_chapters(nano_params: Params, paces: None, l
     if not titles:
         assert text.startswith("A dry run shows only the segmentation networks")
     assert not nano_params.folder.exists()
+
+
+@pytest.mark.parametrize(("data", "kind"), [
+    ({}, Planes(3, 1)), ({"source": "phantom-ultrasound", "channels": 1}, Planes(1, 1)),
+    ({"channels": 4, "labels": {"1": "liver", "2": "tumour"}, "overlap": True}, Planes(4, 2, True))])
+def test_a_dry_run_times_networks_of_the_channels_and_classes_of_the_data(
+        nano_params: Params, folder: Path, monkeypatch: pytest.MonkeyPatch, data: dict, kind: Planes) -> None:
+    seen = []
+    monkeypatch.setattr(trials, "pace", lambda *given: seen.append(given[3]) or 1.0)
+    p = changed(nano_params, data={"source": str(folder), **data})
+    assert "a short trial" in dry_run(p)
+    assert seen == [kind] * 2
 
 
 def test_a_dry_run_leaves_data_of_other_parameters_alone(nano_params: Params, paces: None) -> None:

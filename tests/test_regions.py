@@ -78,6 +78,22 @@ def test_a_region_is_the_dilation_of_the_whole_mask(dilate: int, x: int, y: int,
     assert np.array_equal(regions.dilated(mask, dilate), cv2.dilate(mask, regions.ellipse(dilate, 80)))
 
 
+@pytest.mark.parametrize("dilate", [20, 33])
+def test_a_picture_on_its_side_has_the_same_region_on_its_side(dilate: int):
+    """A picture of 160 x 90 pixels, and the same of 90 x 160; and what it is in the square that pads it."""
+    wide = np.zeros((90, 160), np.uint8)
+    wide[30:50, 60:90] = 1
+    high = np.ascontiguousarray(wide.T)
+    left, top, width, height = cv2.boundingRect(regions.dilated(wide, dilate))
+    assert cv2.boundingRect(regions.dilated(high, dilate)) == (top, left, height, width)
+    padded = regions.dilated(np.pad(high, ((0, 0), (35, 35))), dilate)
+    assert np.array_equal(regions.dilated(high, dilate), padded[:, 35:125])
+    channels = np.where(high, 1.0, -1.0).astype(np.float32)[None]
+    square = np.pad(channels, ((0, 0), (0, 0), (35, 35)), constant_values=-1)
+    assert np.array_equal(regions.opened(channels, 50), regions.opened(square, 50)[:, 35:125])
+    assert not regions.opened(channels, 50).any(), "the ellipse, of 31 pixels, does not fit into it"
+
+
 def test_the_work_is_as_large_as_the_lesion_and_not_as_the_picture(monkeypatch: pytest.MonkeyPatch):
     seen, dilate = [], cv2.dilate
     monkeypatch.setattr(cv2, "dilate", lambda mask, kernel: seen.append(mask.shape) or dilate(mask, kernel))

@@ -35,6 +35,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import duration
 from diffusegen_core.data import dataset, pairsets, types
+from diffusegen_core.data.planes import RGB_AND_MASK
 from diffusegen_core.data.types import GAN, DataType
 from diffusegen_core.measures import overlap
 from diffusegen_core.networks import weights
@@ -54,8 +55,8 @@ def run(p: Params, **options: bool) -> trials.Tested:
 
 
 def planned(p: Params) -> str:
-    return segment.planned(workspace(p, writable=False), supply_of(p), SIZE, p.segment, sets_of(p),
-                           loaded_tests(p))
+    return segment.planned(workspace(p, writable=False), supply_of(p), SIZE, RGB_AND_MASK, p.segment,
+                           sets_of(p), loaded_tests(p))
 
 
 def grid(p: Params) -> list[Experiment]:
@@ -75,7 +76,7 @@ def cost(p: Params, train: Choice, valid: Choice) -> float:
 
 
 def pace(p: Params) -> float:
-    return trials.pace(p.segment, SIZE, p.device)
+    return trials.pace(p.segment, SIZE, p.device, RGB_AND_MASK)
 
 
 @pytest.fixture(scope="module")
@@ -562,7 +563,7 @@ def test_the_plan_needs_no_synthetic_pairs_and_guesses_their_number(tmp_path: Pa
                gan={"sources": SOURCES + 1})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials, "pace", lambda *_: 1.0)
-        text = segment.planned(workspace(p, writable=False), supply_of(p), SIZE, p.segment)
+        text = segment.planned(workspace(p, writable=False), supply_of(p), SIZE, RGB_AND_MASK, p.segment)
     assert "5 experiments, 0 finished, 5 to do." in text
     assert not (p.folder / "segment").exists()
     counts = {e.label: [len(choice) for choice in expected(p, e)]

@@ -12,6 +12,7 @@ from huggingface_hub import constants as hub
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Segment
 from diffusegen_core.data import dataset, phantom
+from diffusegen_core.data.planes import RGB_AND_MASK
 from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.measures import overlap
 from diffusegen_core.networks import weights
@@ -49,16 +50,16 @@ def same(a: dict, b: dict) -> bool:
 def test_the_network_depends_on_the_seed_alone():
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one = segnet.build(settings(), 3).state_dict()
+    one = segnet.build(settings(), 3, RGB_AND_MASK).state_dict()
     assert torch.equal(torch.get_rng_state(), state)
-    assert same(one, segnet.build(settings(), 3).state_dict())
-    assert not same(one, segnet.build(settings(), 4).state_dict())
+    assert same(one, segnet.build(settings(), 3, RGB_AND_MASK).state_dict())
+    assert not same(one, segnet.build(settings(), 4, RGB_AND_MASK).state_dict())
 
 
 @pytest.mark.parametrize("levels", [[8, 8, 8], [16, 8, 8, 8], [16, 8, 8, 8, 8]])
 def test_any_number_of_levels_gives_probabilities_of_the_images_size(levels):
     s = settings(encoder="mobilenet_v2", decoder_channels=levels)
-    found = segnet.predict(segnet.build(s, 0), pairs(0, 2, 32).images, s, CPU)
+    found = segnet.predict(segnet.build(s, 0, RGB_AND_MASK), pairs(0, 2, 32).images, s, CPU)
     assert found.shape == (2, 2, 32, 32)
     assert found.dtype == np.float32
     assert np.allclose(found.sum(1), 1, atol=1e-6)
@@ -67,21 +68,21 @@ def test_any_number_of_levels_gives_probabilities_of_the_images_size(levels):
 def test_the_encoder_takes_the_shared_weights(shared):
     path = shared / "weights" / "mobilenet_v2_imagenet.pth"
     s = settings(encoder="mobilenet_v2", weights=str(path), input_range="symmetric")
-    stored, net = weights.read(path), segnet.build(s, 0)
+    stored, net = weights.read(path), segnet.build(s, 0, RGB_AND_MASK)
     encoder = net.encoder.state_dict()
     assert sum(name.startswith("classifier.") for name in stored) == 2
     assert all(torch.equal(encoder[name], value) for name, value in stored.items()
                if not name.startswith("classifier."))
-    other = segnet.build(settings(encoder="mobilenet_v2"), 0)
+    other = segnet.build(settings(encoder="mobilenet_v2"), 0, RGB_AND_MASK)
     assert same(net.decoder.state_dict(), other.decoder.state_dict())
     with pytest.raises(UserError, match=r"mobilenet_v2_imagenet\.pth does not fit"):
-        segnet.build(settings(weights=str(path)), 0)
+        segnet.build(settings(weights=str(path)), 0, RGB_AND_MASK)
 
 
 def test_a_network_that_is_kept_predicts_the_same_without_the_weights_that_it_began_with(tmp_path):
     """Batch norm has counted by then, so that its running means are kept as well."""
     s = settings(weights=str(tmp_path / "gone.pth"))
-    net = segnet.build(settings(), 3)
+    net = segnet.build(settings(), 3, RGB_AND_MASK)
     images = pairs(0, 4).images
     net.train()(torch.from_numpy(images).float())
     segnet.save(tmp_path / "model.safetensors", net)
@@ -95,9 +96,10 @@ def test_a_network_that_is_kept_predicts_the_same_without_the_weights_that_it_be
 
 def test_a_library_with_a_loader_of_its_own_is_no_matter(tmp_path):
     s = settings(encoder="densenet121")
-    path = checkpoints.save(tmp_path / "w.safetensors", segnet.build(s, 1).encoder.state_dict(), {})
-    net = segnet.build(s.model_copy(update={"weights": str(path)}), 2)
-    assert same(net.encoder.state_dict(), segnet.build(s, 1).encoder.state_dict())
+    one = segnet.build(s, 1, RGB_AND_MASK).encoder.state_dict()
+    path = checkpoints.save(tmp_path / "w.safetensors", one, {})
+    net = segnet.build(s.model_copy(update={"weights": str(path)}), 2, RGB_AND_MASK)
+    assert same(net.encoder.state_dict(), one)
 
 
 def test_pretrained_asks_the_library_and_says_what_to_do_without_a_network(tmp_path, monkeypatch):
@@ -106,7 +108,7 @@ def test_pretrained_asks_the_library_and_says_what_to_do_without_a_network(tmp_p
     for encoder, where in (("mobilenet_v2", "smp-hub/mobilenet_v2.imagenet"),
                            ("tu-resnet18", "timm/resnet18")):
         with pytest.raises(UserError, match=rf"{where}[\s\S]*copy the folder {re.escape(str(tmp_path))}"):
-            segnet.build(settings(encoder=encoder, weights="pretrained"), 0)
+            segnet.build(settings(encoder=encoder, weights="pretrained"), 0, RGB_AND_MASK)
         assert segnet.decided_by(settings(encoder=encoder, weights="pretrained"), 0)["weights"][
             "pretrained"].startswith(where)
 
@@ -116,7 +118,7 @@ def test_pretrained_asks_the_library_and_says_what_to_do_without_a_network(tmp_p
     ("mit_b0", "segment.encoder mit_b0")])
 def test_an_encoder_that_cannot_be_had(encoder, words):
     with pytest.raises(UserError, match=words):
-        segnet.build(settings(encoder=encoder), 0)
+        segnet.build(settings(encoder=encoder), 0, RGB_AND_MASK)
 
 
 def test_a_recipe_of_an_unknown_encoder_is_refused_in_words():
@@ -125,13 +127,13 @@ def test_a_recipe_of_an_unknown_encoder_is_refused_in_words():
 
 
 def test_predictions_hang_on_no_other_image_and_the_input_range_matters(few):
-    net, images = segnet.build(settings(), 0), few[0].images
+    net, images = segnet.build(settings(), 0, RGB_AND_MASK), few[0].images
     whole = segnet.predict(net, images, settings(batch_size=7), CPU)
     for size in (2, 3):
         assert np.allclose(whole, segnet.predict(net, images, settings(batch_size=size), CPU), atol=1e-5)
     other = segnet.predict(net, images, settings(input_range="symmetric"), CPU)
     assert np.abs(whole - other).max() > 1e-3
-    assert same(net.state_dict(), segnet.build(settings(), 0).state_dict())
+    assert same(net.state_dict(), segnet.build(settings(), 0, RGB_AND_MASK).state_dict())
 
 
 @pytest.mark.parametrize(("images", "size", "epoch_images"), [
@@ -281,7 +283,7 @@ def test_chance_before_and_skill_after(tmp_path):
         return overlap.scores(segnet.predict(net, fresh.images, s, CPU), fresh.masks)["dice"].mean()
 
     # Chance: the polyp covers a twelfth, so a net that calls it everywhere scores about 0.15.
-    assert dice(segnet.build(s, 0)) < 0.25
+    assert dice(segnet.build(s, 0, RGB_AND_MASK)) < 0.25
     assert dice(train(few, s, tmp_path).net) > 0.5
 
 

@@ -74,6 +74,18 @@ def test_what_is_laid_back_changes_the_region_alone_and_is_the_painting_inside()
     assert len(np.unique(steps)) > 4
 
 
+@pytest.mark.parametrize("window", [Window(40, 20, 48, 48), Window.whole((90, 160))])
+def test_what_is_laid_back_into_a_picture_on_its_side_fades_as_far(window: Window):
+    image, small = np.zeros((3, 90, 160), np.uint8), np.zeros((24, 24), np.uint8)
+    small[6:18, 4:20] = 1
+    _, wide = window.laid_back(image, np.full((3, 24, 24), 200, np.uint8), small, dilate=64)
+    turned = Window(window.top, window.left, window.height, window.width)
+    _, high = turned.laid_back(np.ascontiguousarray(image.swapaxes(1, 2)),
+                               np.full((3, 24, 24), 200, np.uint8), np.ascontiguousarray(small.T), dilate=64)
+    assert (wide > 0).sum() > 0
+    assert pytest.approx(wide, abs=1e-5) == high.T
+
+
 def test_no_sliver_of_a_region_is_lost_at_the_models_size():
     region = np.zeros((100, 100), np.uint8)
     region[50, 50] = 1

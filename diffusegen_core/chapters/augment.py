@@ -69,19 +69,20 @@ def costs(settings: Augment, segment: Segment, supply: Supply, work: Work) -> It
     yield of_networks("7 augment", segment, choices, work)
 
 
-def planned(ws: Workspace, supply: Supply, image_size: int, settings: Augment, segment: Segment,
-            sets: Sets | None = None, tests: Mapping[str, TestSet] | None = None,
+def planned(ws: Workspace, supply: Supply, image_size: int, kind: Planes, settings: Augment,
+            segment: Segment, sets: Sets | None = None, tests: Mapping[str, TestSet] | None = None,
             generators: Generators | None = None, further: Sequence[Sets | None] = ()) -> str:
     """The chapter's grid in words: how much of it is finished, and how long the rest will take.
 
-    `sets`, `tests`, `generators` and each of `further` are None if not made yet. Nothing is written.
+    `image_size` and `kind` are of the run's pairs; `sets`, `tests`, `generators` and each of `further` are
+    None if not made yet. Nothing is written.
     """
     known = {} if sets is None else of_grid(sets, settings, segment, generators or {}, further)
     made = {experiment: mine for experiment, mine in known.items()
             if _has(mine, experiment.data_type)}
     every = {experiment: made.get(experiment)
              for experiment in grid(supply, settings, segment, 1 + len(further))}
-    text = trials.planned(ws, TITLE, image_size, segment, every, tests,
+    text = trials.planned(ws, TITLE, image_size, kind, segment, every, tests,
                           lambda experiment: expected(settings, segment, experiment),
                           lambda experiment, mine: chosen(ws.seed, mine, settings, segment, experiment))
     if settings.generator_sees == "subset":
@@ -188,22 +189,22 @@ def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,
 
 
 def subset(seed: int, names: Sequence[str], size: int, number: int, segment: Segment,
-           volumes: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
+           groups: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
     """The N real pairs of a repetition: those to train on, and those that choose the best epoch.
 
-    `seed` is the run's, `names` its sources, `volumes` what each belongs to that stays whole, such as a
+    `seed` is the run's, `names` its sources, `groups` what each belongs to that stays whole, such as a
     patient; `number` is the repetition's.
     """
     small = trainsets.shuffled(names, seed, "augment", "subset", number)[:size]
-    return trainsets.split(small, segment.validation, seed, "augment", "split", number, groups=volumes)
+    return trainsets.split(small, segment.validation, seed, "augment", "split", number, groups=groups)
 
 
 def subsets(seed: int, names: Sequence[str], settings: Augment, segment: Segment,
-            volumes: Mapping[str, str] | None = None) -> list[Subset]:
+            groups: Mapping[str, str] | None = None) -> list[Subset]:
     """The small sets, in a run with these sources, that have a generator of their own."""
     if settings.generator_sees == "all":
         return []
-    return [Subset(size, number, subset(seed, names, size, number, segment, volumes)[0])
+    return [Subset(size, number, subset(seed, names, size, number, segment, groups)[0])
             for size in sizes(len(names), settings, segment) for number in range(settings.seeds)]
 
 

@@ -5,7 +5,7 @@ which network. All numbers are for a run from scratch in which no pair is left o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from diffusegen_core.config.sections import TESTS, Segment
 from diffusegen_core.data.planes import Planes
@@ -46,7 +46,7 @@ class Work:
     drawn: float
     """Drawing one image from it."""
     segment: Learner
-    planes: Planes = field(default_factory=Planes)
+    planes: Planes
     """The channels and classes of the pairs."""
 
     @property

@@ -291,7 +291,6 @@ def read_pairs(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, re
     wanted = {job.name: (job, key) for job, key in zip(jobs, keys, strict=True)}
     part = Report(report.folder, report.layout, [report.pairs[job.index] for job in jobs], told=report.told,
                   condition=report.condition)
-    masks = {part.named(pair.mask): pair.name for pair in part.pairs}
     for pair, image, mask in reading.read(part, how):
         _keep(*wanted[pair.name], folder, *fits.fitted(image, mask, image_size, how.fit),
               time.monotonic() - began)
@@ -300,7 +299,7 @@ def read_pairs(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, re
     empty = [problem for problem in part.problems if problem.problem == labels.EMPTY]
     nothing = np.zeros((1, image_size, image_size), np.uint8)
     for problem in empty:
-        _keep(*wanted[masks[problem.file]], folder, nothing, nothing, 0.0)
+        _keep(*wanted[problem.pair], folder, nothing, nothing, 0.0)
     part.problems = [problem for problem in part.problems if problem not in empty]
     if part.problems:
         raise UserError(f"Parameters: gan.source: {part.brief()}")

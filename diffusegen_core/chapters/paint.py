@@ -5,6 +5,7 @@ as the models' training pictures were (data.fit). The painted region is then lai
 the region stay as they are.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from diffusegen_core.data.masks import Drawn, Like
 from diffusegen_core.store import seeds
 
 VERSION = 1  # raised when the same picture and seed would give another result
+PORTRAIT = 2  # the same for pictures that are higher than wide and not padded
 ROOM = 0.9  # least area of a drawn mask beside what is to stay, over its area without that
 FULL = 0.95  # share of a picture; a region that covers more leaves nothing to paint into
 
@@ -97,6 +99,11 @@ def check(pairs: Pairs, settings: Inpaint, data: Data, image: np.ndarray, wish: 
     _refuse_unusable(pairs, image, wish, n)
     for own in _seeds(seed, 1 if wish.mask is not None or wish.remove else n):
         _wanted(pairs, image, wish, own, settings, data)
+
+
+def version(data: Data, shapes: Iterable[Sequence[int]]) -> int:
+    """The version of what is painted into pictures of these shapes, (H, W, C)."""
+    return PORTRAIT if _fit(data) != "pad" and any(shape[0] > shape[1] for shape in shapes) else VERSION
 
 
 def _seeds(seed: int, n: int) -> list[int]:

@@ -215,6 +215,6 @@ def _seed(ws: Workspace, number: int) -> int:
     return seeds.derive(ws.seed, "filter network", number)
 
 
-def _dice(probabilities: np.ndarray, masks: np.ndarray, apart: bool) -> np.ndarray:
-    """Dice of the object, (N,): see `overlap.scores`."""
-    return overlap.scores(probabilities, masks, apart)["dice"].to_numpy().round(DIGITS)
+def _dice(probabilities: np.ndarray, masks: np.ndarray, may_overlap: bool) -> np.ndarray:
+    """Dice of the object, (N,), where classes exclude each other or `may_overlap`: see `overlap.scores`."""
+    return overlap.scores(probabilities, masks, may_overlap)["dice"].to_numpy().round(DIGITS)

@@ -58,16 +58,18 @@ def costs(settings: Segment, supply: Supply, work: Work) -> Iterator[Cost]:
     yield of_networks("6 segment", settings, choices, work)
 
 
-def planned(ws: Workspace, supply: Supply, image_size: int, settings: Segment, sets: Sets | None = None,
-            tests: Mapping[str, TestSet] | None = None, further: Sequence[Sets | None] = ()) -> str:
+def planned(ws: Workspace, supply: Supply, image_size: int, kind: Planes, settings: Segment,
+            sets: Sets | None = None, tests: Mapping[str, TestSet] | None = None,
+            further: Sequence[Sets | None] = ()) -> str:
     """The chapter's grid in words: how much of it is finished, and how long the rest will take.
 
-    `sets`, `tests` and each of `further` are None if not made yet. Nothing is written.
+    `image_size` and `kind` are of the run's pairs; `sets`, `tests` and each of `further` are None if not
+    made yet. Nothing is written.
     """
     known = [sets, *further]
     every = {experiment: known[experiment.generator or 0]
              for experiment in grid(supply, settings, len(known))}
-    return trials.planned(ws, TITLE, image_size, settings, every, tests,
+    return trials.planned(ws, TITLE, image_size, kind, settings, every, tests,
                           lambda experiment: expected(supply, settings, experiment),
                           lambda experiment, mine: chosen(ws.seed, mine, settings, experiment))
 

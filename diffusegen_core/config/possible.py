@@ -109,12 +109,18 @@ def _steps(p: "Params") -> Iterator[str]:
                         ("train.preview_steps", p.train.preview_steps)):
         if steps > p.process.steps:
             yield f"{name} {steps} exceeds process.steps {p.process.steps}."
-    if p.inpaint.jump_length >= p.inpaint.respacing:
+    if jumps_in_vain(p.inpaint.respacing, p.inpaint.jump_length, p.inpaint.resampling):
         yield (f"inpaint.jump_length {p.inpaint.jump_length} must be below "
-               f"inpaint.respacing {p.inpaint.respacing}.")
+               f"inpaint.respacing {p.inpaint.respacing}, unless inpaint.resampling is 1.")
     if p.style.skip >= p.style.respacing:
         yield f"style.skip {p.style.skip} must be below style.respacing {p.style.respacing}."
     if p.style.method == "guided" and not (
             p.style.lambda_zecon or p.style.lambda_vgg or p.style.lambda_mse or p.style.lambda_sty
             or p.style.lambda_l2 or p.style.lambda_rng):
         yield "style: one of the weights lambda_* besides lambda_sem must be above 0."
+
+
+def jumps_in_vain(steps: int, jump_length: int, resampling: int) -> bool:
+    """Whether RePaint is to resample, but its jumps take all of so many respaced `steps` or more, so that it
+    never would."""
+    return resampling > 1 and jump_length >= steps

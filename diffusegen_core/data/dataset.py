@@ -142,9 +142,8 @@ def write_pair(folder: Path, name: str, image: np.ndarray,
 
 
 def write_phantoms(folder: Path, count: int, size: int, seed: int, kind: str = "phantom") -> None:
-    """Draw phantoms of a kind of DRAWN into a dataset folder, which must be new or empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} already exists. Phantoms go into a new or empty folder.")
+    """Draw phantoms of a kind of DRAWN into a new or empty dataset folder; UserError if it is neither."""
+    files.refuse_full(folder)
     for index, (image, mask) in enumerate(phantoms.drawn(kind, range(count), size, seed)):
         write_pair(folder, phantoms.name(index), image, mask)
 

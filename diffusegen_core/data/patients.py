@@ -106,25 +106,28 @@ def together(stored: Path | None) -> Mapping[str, str]:
 def sources(names: Sequence[str], stored: Path | None, count: int | None, drawn: bool = False) -> list[int]:
     """The sorted positions of the stored pairs that synthetic ones are made of: the first `count` (None: all)
     or, where patients or sequences are known, the first pair of each, then the second of each, and so on.
-    `drawn`: the first by a hash of their names, so that other pairs, a count and a generator's seed change
-    nothing."""
+    A pair of an unknown patient is a patient of its own. `drawn`: the first by a hash of their names, so that
+    other pairs, a count and a generator's seed change nothing."""
     told, _ = read(stored)
     ranks = [seeds.derive(0, "source", name) for name in names] if drawn else range(len(names))
     before = Counter[str]()  # earlier pairs of each patient
     turns = []
     for rank, place in sorted(zip(ranks, range(len(names)), strict=True)):
-        turns.append((before[told[names[place]]] if told else 0, rank, place))
-        before[told.get(names[place], "")] += 1
+        patient = told.get(names[place], names[place])
+        turns.append((before[patient], rank, place))
+        before[patient] += 1
     return sorted(place for _, _, place in sorted(turns)[:count])
 
 
 def file(folder: Path, patients: str | None) -> Path | None:
     """The table that data.patients names; None where it names none. One in the data folder comes first."""
     match = PATIENT_TABLE.fullmatch(patients or "")
-    if match is None:
-        return None
-    inside = folder / match["file"]
-    return inside if inside.is_file() else resolve(match["file"])
+    return None if match is None else _located(folder, match["file"])
+
+
+def _located(folder: Path, name: str) -> Path:
+    inside = folder / name
+    return inside if inside.is_file() else resolve(name)
 
 
 def _by_pattern(report: Report, pattern: re.Pattern[str]) -> dict[str, str]:
@@ -141,8 +144,7 @@ def _by_pattern(report: Report, pattern: re.Pattern[str]) -> dict[str, str]:
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame:
-    path = file(folder, f"{name}:x")
-    assert path is not None, "the parameter names a table"
+    path = _located(folder, name)
     try:
         # A row that ends early has no text in its last columns.
         return pd.read_csv(plain_file(path, MANY), sep=None, engine="python", dtype=str,

@@ -58,6 +58,12 @@ class Polyp:
     foot: Point | None
 
 
+def side_drawn(size: int) -> int:
+    """The side in pixels at which a phantom is drawn before it is shrunk to `size`, so that edges are smooth:
+    a multiple of sizes up to 128, twice at least, and at least 384 for larger ones."""
+    return max(384, size) if size > 128 else size * max(2, 128 // size)
+
+
 def draw(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray, str]:
     """One labelled phantom: image (3, size, size) uint8, mask (1, size, size) uint8 in {0, 1}, and its kind.
 
@@ -66,7 +72,7 @@ def draw(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray, str]
     rng = seeds.rng(seed, "phantom", index)
     palette, name = str(rng.choice(list(PALETTES))), str(rng.choice(list(VIEWS)))
     view = VIEWS[name]
-    n = max(384, size) if size > 128 else size * max(2, 128 // size)
+    n = side_drawn(size)
     x, y = coordinates(-1, 1, n), coordinates(-1, 1, n)[:, None]
     distance, angle = rng.uniform(*view.lumen), rng.uniform(0, 2 * math.pi)
     lumen = (distance * math.cos(angle), distance * math.sin(angle))

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from diffusegen_core.data import planes
-from diffusegen_core.data.phantom import Field, coordinates, noise, step
+from diffusegen_core.data.phantom import Field, coordinates, noise, side_drawn, step
 from diffusegen_core.store import seeds
 
 VERSION = 2  # raised when the same seed would give other pictures
@@ -25,7 +25,7 @@ def draw(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray, str]
     """One labelled phantom: image (1, size, size) uint8, mask (3, size, size) uint8 in {0, 1}, and its
     kind."""
     rng = seeds.rng(seed, "phantom-slices", index)
-    n = max(384, size) if size > 128 else size * max(2, 128 // size)
+    n = side_drawn(size)
     x, y = coordinates(-1, 1, n), coordinates(-1, 1, n)[:, None]
     width, height = rng.uniform(0.8, 0.93), rng.uniform(0.6, 0.74)
     body = _ellipse(rng, x, y, (0, 0), (width, height), 0.0)

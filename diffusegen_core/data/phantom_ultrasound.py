@@ -13,7 +13,7 @@ import math
 import cv2
 import numpy as np
 
-from diffusegen_core.data.phantom import Field, coordinates, noise, step
+from diffusegen_core.data.phantom import Field, coordinates, noise, side_drawn, step
 from diffusegen_core.store import seeds
 
 VERSION = 1  # raised when the same seed would give other pictures
@@ -27,7 +27,7 @@ def draw(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray, str]
     """One labelled phantom: image (1, size, size) uint8, mask (1, size, size) uint8 in {0, 1}, and its
     kind."""
     rng = seeds.rng(seed, "phantom-ultrasound", index)
-    n = max(384, size) if size > 128 else size * max(2, 128 // size)
+    n = side_drawn(size)
     x, y = coordinates(-1, 1, n), coordinates(-1, 1, n)[:, None]
     away, angle = np.hypot(x, y - APEX), np.arctan2(x, y - APEX)
     depth = (away - NEAREST) / (FARTHEST - NEAREST)

@@ -54,8 +54,11 @@ class Planes:
     @property
     def told(self) -> dict[str, int]:
         """What a recipe or a header records: where they differ from RGB images with one class."""
-        usual = vars(Planes())
+        usual = vars(RGB_AND_MASK)
         return {name: count for name, count in vars(self).items() if count != usual[name]}
+
+
+RGB_AND_MASK = Planes()  # those of the paper's data
 
 
 def union(masks: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
         if _same(shown[0], label):
             complaints.append((SAME, "image and mask are one picture"))
         for problem, detail in complaints:
-            report.add(pair.mask, problem, _of_slice(pair, detail))
+            report.add(pair.mask, problem, _of_slice(pair, detail), pair.name)
         if pixels is not None and mask is not None and not complaints:
             yield pair, pixels, mask
     if scale == "full":

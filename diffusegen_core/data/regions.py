@@ -1,7 +1,13 @@
 """Regions of an image: the part to fill, the mask that was drawn there, the seam around it.
 
 A region is of all classes together: what is painted anew is the union of the old masks and the new.
+
+Lengths are given in pixels of a 256 px image and scale with the longer side of a picture. Where pictures are
+padded, that is the side of the square that models are trained on; where they are cropped or squeezed, the rim
+is at least as wide as in a training picture. A picture on its side gets the same region, turned.
 """
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -17,14 +23,19 @@ def ellipse(pixels_at_full_size: int, image_size: int) -> np.ndarray:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
 
 
+def full_side(shape: Sequence[int]) -> int:
+    """The side of a picture (..., H, W) that stands for the 256 pixels in which lengths are given."""
+    return max(shape[-2:])
+
+
 def dilated(mask: np.ndarray, dilate: int) -> np.ndarray:
-    """The region to fill, (S, S) in {0, 1}: where a mask (S, S) is not 0, widened so that no rim of the old
+    """The region to fill, (H, W) in {0, 1}: where a mask (H, W) is not 0, widened so that no rim of the old
     lesion stays known.
 
     `dilate` is the side of the ellipse, in pixels of a 256 px image.
     """
     mask = (mask > 0).astype(np.uint8)
-    kernel, result = ellipse(dilate, mask.shape[-1]), np.zeros_like(mask)
+    kernel, result = ellipse(dilate, full_side(mask.shape)), np.zeros_like(mask)
     left, top, width, height = cv2.boundingRect(mask)
     # Nothing changes further away, and the work grows with the fourth power of a picture's size.
     near = tuple(slice(max(0, first - len(kernel)), first + size + len(kernel))
@@ -34,23 +45,23 @@ def dilated(mask: np.ndarray, dilate: int) -> np.ndarray:
 
 
 def all_dilated(masks: np.ndarray, dilate: int) -> np.ndarray:
-    """`dilated` for masks (N, M, S, S): (N, S, S)."""
+    """`dilated` for masks (N, M, H, W): (N, H, W)."""
     return np.stack([dilated(mask, dilate) for mask in planes.union(masks)])
 
 
 def filled(before: np.ndarray, after: np.ndarray | None, dilate: int) -> np.ndarray:
-    """The regions (N, S, S) that are painted anew, from masks (N, M, S, S): the old lesions, widened, and
+    """The regions (N, H, W) that are painted anew, from masks (N, M, H, W): the old lesions, widened, and
     where the new masks are given, those as well."""
     return all_dilated(before if after is None else before | after, dilate)
 
 
 def opened(channels: np.ndarray, opening: int, overlap: bool = False) -> np.ndarray:
-    """The map of class numbers (S, S) of generated mask channels (M, S, S) in [-1, 1], opened to remove
+    """The map of class numbers (H, W) of generated mask channels (M, H, W) in [-1, 1], opened to remove
     specks and cut at 0. Where several are above 0, the highest is the class; with `overlap`, all are.
 
     `opening` is the side of the ellipse, in pixels of a 256 px image.
     """
-    kernel = ellipse(opening, channels.shape[-1])
+    kernel = ellipse(opening, full_side(channels.shape))
     anchor = (len(kernel) - 1) // 2
     # Dilated by the mirrored kernel: OpenCV's own opening moves the mask by a pixel where the side is even,
     # and so out of the region.
@@ -61,8 +72,8 @@ def opened(channels: np.ndarray, opening: int, overlap: bool = False) -> np.ndar
 
 def drawn(channels: np.ndarray, rest: np.ndarray, opening: int, overlap: bool,
           chosen: Chosen = None) -> np.ndarray:
-    """The map of class numbers (S, S) of generated mask channels (M, S, S) in [-1, 1]: the chosen classes as
-    they were drawn, the others as they are in `rest` (M, S, S)."""
+    """The map of class numbers (H, W) of generated mask channels (M, H, W) in [-1, 1]: the chosen classes as
+    they were drawn, the others as they are in `rest` (M, H, W)."""
     if chosen is None:
         return opened(channels, opening, overlap)
     new = planes.separate(opened(channels[list(chosen)], opening, overlap), len(chosen))

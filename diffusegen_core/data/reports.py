@@ -71,6 +71,8 @@ class Problem:
     file: str
     problem: str
     detail: str
+    pair: str = ""
+    """The name of the pair whose mask it is about, where `reading` found it: a file can hold many masks."""
 
 
 @dataclass
@@ -91,8 +93,8 @@ class Report:
     ignored: list[Path] = field(default_factory=list)
     """Pictures of the folder that are neither images nor masks."""
 
-    def add(self, path: Path, problem: str, detail: str) -> None:
-        self.problems.append(Problem(self.named(path), problem, detail))
+    def add(self, path: Path, problem: str, detail: str, pair: str = "") -> None:
+        self.problems.append(Problem(self.named(path), problem, detail, pair))
 
     def named(self, path: Path) -> str:
         """A file as problems name it."""

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from diffusegen_core.config.sections import FULL_SIZE
-from diffusegen_core.data import dataset, planes
+from diffusegen_core.data import dataset, planes, regions
 from diffusegen_core.data.dataset import PAIRS, Pairs
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
@@ -98,7 +98,8 @@ class Window:
         `painted` (C, S, S) uint8 and the `region` (S, S) in {0, 1} are at the model's size, `dilate` as
         inpaint.dilate. alpha is 0 outside the region, and rises to 1 within the rim that the dilation adds.
         """
-        fade = max(1.0, FADE * dilate / 2 * image.shape[-1] / FULL_SIZE * len(region) / self.width)
+        fade = max(1.0, FADE * dilate / 2 * regions.full_side(image.shape) / FULL_SIZE * len(region)
+                   / max(self.width, self.height))
         depth = cv2.distanceTransform(region, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         share = cv2.resize(np.clip(depth / fade, 0, 1), (self.width, self.height),
                            interpolation=cv2.INTER_LINEAR)

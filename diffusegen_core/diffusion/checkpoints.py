@@ -23,11 +23,11 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import plain
 from diffusegen_core.config.plainfiles import plain_file
 from diffusegen_core.config.sections import Model, Process
-from diffusegen_core.data.planes import Planes
+from diffusegen_core.data.planes import RGB_AND_MASK, Planes
 from diffusegen_core.diffusion import process as processes
 from diffusegen_core.diffusion.misfits import refuse_other_shapes
 from diffusegen_core.diffusion.model import Diffusion
-from diffusegen_core.diffusion.unet import RGB_AND_MASK, UNCONDITIONAL, Conditions, UNet
+from diffusegen_core.diffusion.unet import UNCONDITIONAL, Conditions, UNet
 from diffusegen_core.networks import weights as tensor_files
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Recipe, differences
@@ -238,7 +238,7 @@ def _build_from_parameters(path: Path, state: dict[str, Tensor], model: Model, p
     if process.objective != "eps":
         raise UserError(f"{path} is a released checkpoint, which predicts eps, but process.objective is "
                         f"{process.objective}. Set process.objective to eps, or name another file.")
-    net = _network(path, model, image_size, planes=planes)
+    net = _network(path, model, image_size, UNCONDITIONAL, planes)
     refuse_other_shapes(path, {name: tuple(value.shape) for name, value in state.items()}, net,
                          "the parameters")
     return net
@@ -274,8 +274,7 @@ def _counts(stated: dict[str, Any], usual: dict[str, int]) -> dict[str, int]:
             for name, count in usual.items()}
 
 
-def _network(path: Path, model: Model, image_size: int, conditions: Conditions = UNCONDITIONAL,
-             planes: Planes = RGB_AND_MASK) -> UNet:
+def _network(path: Path, model: Model, image_size: int, conditions: Conditions, planes: Planes) -> UNet:
     """The network of a configuration, on the meta device: a file's weights would replace any drawn here."""
     try:
         with torch.device("meta"):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.possible import jumps_in_vain
 from diffusegen_core.diffusion.process import levels_of
 from diffusegen_core.diffusion.samplers import Generators, Step, Tick, ancestral
 from diffusegen_core.store import seeds
@@ -35,7 +36,7 @@ def repaint_levels(count: int, jump_length: int, resampling: int) -> list[int]:
 
     Raises UserError where a jump takes all the levels or more, so that nothing would be resampled.
     """
-    if resampling > 1 and jump_length >= count:
+    if jumps_in_vain(count, jump_length, resampling):
         raise UserError(f"jump_length {jump_length} must be below the {count} respaced steps, or nothing is "
                         "resampled. Take a shorter one, more steps, or resampling 1.")
     jumps = dict.fromkeys(range(0, count - jump_length, jump_length), resampling - 1)

@@ -21,10 +21,10 @@ from torch.nn.parallel import DistributedDataParallel
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.sections import Model, Process, Train
-from diffusegen_core.data.planes import Planes
+from diffusegen_core.data.planes import RGB_AND_MASK, Planes
 from diffusegen_core.diffusion import checkpoints, process, warps
 from diffusegen_core.diffusion.history import COLUMNS, History
-from diffusegen_core.diffusion.unet import RGB_AND_MASK, Conditions, UNet
+from diffusegen_core.diffusion.unet import Conditions, UNet
 from diffusegen_core.parallel.ranks import ALONE, Share
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe, differences

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusegen_core.config.sections import Model
-from diffusegen_core.data.planes import Planes
+from diffusegen_core.data.planes import RGB_AND_MASK, Planes
 
 GROUPS = 32
 
@@ -32,7 +32,7 @@ class Conditions:
     """How many labels there are; an image has one of them."""
 
 
-UNCONDITIONAL, RGB_AND_MASK = Conditions(), Planes()
+UNCONDITIONAL = Conditions()
 Layer = TypeVar("Layer", bound=nn.Module)
 
 

@@ -10,6 +10,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import resolve
 from diffusegen_core.config.sections import Segment
 from diffusegen_core.data.checkup import Seen
+from diffusegen_core.data.planes import RGB_AND_MASK
 from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.networks import features, vgg, weights
 from diffusegen_core.newprofile.lines import Line
@@ -90,7 +91,7 @@ def _of_file(given: str, decoder: Sequence[int]) -> Weights:
         if _can(lambda name=name: features.load(name, path, "imagenet")):  # type: ignore[misc]
             sections = _network(name, path, "the file of --weights, which fits this network")
             own = Segment(encoder=name, weights=path, decoder_channels=list(decoder))
-            fits = _can(lambda own=own: segnet.build(own, 0))  # type: ignore[misc]
+            fits = _can(lambda own=own: segnet.build(own, 0, RGB_AND_MASK))  # type: ignore[misc]
             sections["segment"] = _encoder(name, path, "as cluster.weights") if fits else _untrained()
             return Weights(sections, True)
     weights.read(given)  # raises if the file itself is bad
@@ -102,7 +103,7 @@ def _pretrained(decoder: Sequence[int]) -> Weights:
     why = "the library's own: in its cache, or to be downloaded when the run starts"
     sections = _network(BACKBONES[0], weights.PRETRAINED, why)
     own = Segment(encoder=BACKBONES[0], weights=weights.PRETRAINED, decoder_channels=list(decoder))
-    can = _can(lambda: segnet.refuse_impossible(own, 0, 64))
+    can = _can(lambda: segnet.refuse_impossible(own, 0, 64, RGB_AND_MASK))
     sections["segment"] = _encoder(BACKBONES[0], weights.PRETRAINED, why) if can else _untrained()
     return Weights(sections, True)
 

@@ -11,6 +11,7 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, testsets
+from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import REAL
 from diffusegen_core.planning import plan, space
 from diffusegen_core.run import Run
@@ -154,11 +155,11 @@ def dry_run(run: Run, chosen: Collection[str]) -> str:
     pairs, tests = (run.finished(name) for name in ("data", "tests"))
     sets, *further = [run.offered(number) for number in range(p.generators)]
     count = len(pairs) if pairs else plan.pairs(p)[0]  # stored: some may be left out, or the folder gone
-    supply = trainsets.of_run(p, count)
+    supply, kind = trainsets.of_run(p, count), Planes.of(p.data)
     texts = []
     if "segment" in chosen:
-        texts.append(segment.planned(ws, supply, p.data.image_size, p.segment, sets, tests, further))
+        texts.append(segment.planned(ws, supply, p.data.image_size, kind, p.segment, sets, tests, further))
     if "augment" in chosen:
-        texts.append(augment.planned(ws, supply, p.data.image_size, p.augment, p.segment, sets, tests,
+        texts.append(augment.planned(ws, supply, p.data.image_size, kind, p.augment, p.segment, sets, tests,
                                      run.generators() if sets else None, further))
     return "\n\n".join(texts)

@@ -45,13 +45,13 @@ def needed(p: Params, chosen: Collection[str]) -> float:
 
 
 def _sizes(p: Params) -> Work:
-    """The sizes of the networks' weights; all FLOP are zero."""
+    """The sizes of the networks' weights and of the pairs; all FLOP are zero."""
     kind, none = Planes.of(p.data), Backbone(0.0, WIDTH)
     with torch.device("meta"):
         net = UNet(p.model, p.model_size, planes=kind)
         network = segnet.build(flops.random(p).segment, p.seed, kind)
     unet, segment = (Learner(0.0, 0.0, parameter_count(one)) for one in (net, network))
-    return Work(none, none, unet, [0.0] * (p.style.respacing - p.style.skip), 0.0, 0.0, segment)
+    return Work(none, none, unet, [0.0] * (p.style.respacing - p.style.skip), 0.0, 0.0, segment, kind)
 
 
 def _taken(folder: Path) -> int:

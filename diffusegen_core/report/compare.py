@@ -198,9 +198,8 @@ def text(joined: Joined) -> str:
 
 
 def write(joined: Joined, out: Path) -> list[Path]:
-    """Write the tables and the verdicts as CSV into a new folder. Raises UserError where it is not empty."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} already exists: choose a new folder.")
+    """Write the tables and the verdicts as CSV into a new or empty folder; UserError if it is neither."""
+    files.refuse_full(out)
     found = joined.verdicts
     tables = {**{f"table_{name.replace(' ', '')}": frame for name, frame in scores(joined).items()},
               "table_B2": images(joined), "claims": pd.DataFrame(verdict_tables.summary(found)),

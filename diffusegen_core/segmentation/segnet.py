@@ -43,7 +43,6 @@ DECIDES = ["encoder", "input_range", "decoder_channels", "epochs", "epoch_images
 # Prefixes of classifier fields in published weights; dropped, unless the encoder itself has such a field.
 HEADS = ("classifier.", "fc.", "_fc.", "last_linear.", "linear.", "head.")
 CHECKPOINT = "checkpoint.safetensors"
-RGB_AND_MASK = Planes()
 TIMM = "tu-"  # prefix of timm's networks in segmentation-models-pytorch
 State = dict[str, Tensor]
 
@@ -91,7 +90,7 @@ def inputs(channels: int) -> int:
     return planes.RGB if channels == 1 else channels
 
 
-def build(settings: Segment, seed: int, kind: Planes = RGB_AND_MASK) -> nn.Module:
+def build(settings: Segment, seed: int, kind: Planes) -> nn.Module:
     """U-Net++ from normalised pixels (B, `inputs`, S, S) to logits (B, M + 1, S, S) of background and
     mutually exclusive classes, or to independent logits (B, M, S, S) where classes overlap.
 
@@ -128,7 +127,7 @@ def _widen(encoder: nn.Module, channels: int) -> None:
     first.in_channels = channels
 
 
-def refuse_impossible(settings: Segment, seed: int, side: int, kind: Planes = RGB_AND_MASK) -> None:
+def refuse_impossible(settings: Segment, seed: int, side: int, kind: Planes) -> None:
     """UserError if there is no such network, it cannot take images of that side, or its weights are
     unavailable or belong to another network."""
     published = settings.weights == weights.PRETRAINED
@@ -142,7 +141,7 @@ def refuse_impossible(settings: Segment, seed: int, side: int, kind: Planes = RG
                             "to a size that it accepts.") from None
     decided_by(settings, seed)
     if settings.weights not in (weights.PRETRAINED, weights.RANDOM):
-        build(settings, seed)
+        build(settings, seed, kind)
 
 
 def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, recipe: Recipe,
@@ -252,8 +251,9 @@ def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: 
     state.net.train()
     with seeds.global_seed(seed, "segment", "dropout", epoch, device=device):
         for batch in batches(len(train), settings, seed, epoch):
-            names = [seeds.derive(seed, "segment", "augment", epoch, drawn + i) for i in range(len(batch))]
-            images, masks = augmentation.drawn(train, batch, transform, names)
+            own_seeds = [seeds.derive(seed, "segment", "augment", epoch, drawn + i)
+                         for i in range(len(batch))]
+            images, masks = augmentation.drawn(train, batch, transform, own_seeds)
             drawn += len(batch)
             state.optimizer.zero_grad(set_to_none=True)
             with devices.autocast(device, settings.precision):

@@ -24,7 +24,6 @@ from diffusegen_core.networks import weights
 from diffusegen_core.segmentation import details, experiments, forecast, segnet, trainsets
 from diffusegen_core.segmentation.details import WEIGHTS, Details
 from diffusegen_core.segmentation.experiments import Experiment, Place, Results
-from diffusegen_core.segmentation.segnet import RGB_AND_MASK
 from diffusegen_core.segmentation.trainsets import Choice, Sets
 from diffusegen_core.store import files, seeds, tracking
 from diffusegen_core.store.artifacts import NotMadeError, Recipe
@@ -129,7 +128,7 @@ def present(tests: Mapping[str, TestSet]) -> dict[str, Pairs]:
     return {name: test.pairs for name, test in tests.items() if test.pairs is not None}
 
 
-def planned(ws: Workspace, title: str, image_size: int, settings: Segment,
+def planned(ws: Workspace, title: str, image_size: int, kind: Planes, settings: Segment,
             grid: Mapping[Experiment, Sets | None], tests: Mapping[str, TestSet] | None,
             expected: Callable[[Experiment], tuple[Choice, Choice]],
             chosen: Callable[[Experiment, Sets], tuple[Choice, Choice]]) -> str:
@@ -148,7 +147,7 @@ def planned(ws: Workspace, title: str, image_size: int, settings: Segment,
             choices[experiment] = chosen(experiment, mine)
             recipes[experiment] = recipe(ws.seed, settings, experiment, mine, *choices[experiment], tests)
     return forecast.describe(ws, title, recipes, lambda experiment: cost(settings, *choices[experiment]),
-                             lambda: pace(settings, image_size, ws.device), details.obtainable)
+                             lambda: pace(settings, image_size, ws.device, kind), details.obtainable)
 
 
 def net_seed(seed: int, experiment: Experiment) -> int:
@@ -284,7 +283,7 @@ def summary(result: Tested, by: list[str], measure: str, resamples: int, seed: i
     return pd.DataFrame(rows, columns=[*by, "test_set", *SUMMARY])
 
 
-def grey(count: int, side: int, kind: Planes = RGB_AND_MASK) -> Pairs:
+def grey(count: int, side: int, kind: Planes) -> Pairs:
     """`count` grey images whose left half is lesion, for timed trials."""
     halves = np.arange(side)[None, None, None] < side // 2
     masks = np.zeros((count, kind.classes, side, side))
@@ -293,7 +292,7 @@ def grey(count: int, side: int, kind: Planes = RGB_AND_MASK) -> Pairs:
     return dataset.gather([str(i) for i in range(count)], images, masks, kind.overlap)
 
 
-def pace(settings: Segment, image_size: int, device: str, kind: Planes = RGB_AND_MASK) -> float:
+def pace(settings: Segment, image_size: int, device: str, kind: Planes) -> float:
     """Seconds of training for one unit of `cost` on this machine, from a few batches of grey images.
 
     The weights are random, which takes as long as pretrained ones and needs no download.

@@ -62,8 +62,7 @@ class OutdatedError(NotMadeError):
 
 def _command(run: Path) -> str:
     """The command that makes what is missing in a run; for a run within others, that of the outermost."""
-    outermost = next((place for place in reversed(run.parents) if lock.is_run(place)), run)
-    path, here = outermost / PARAMS, Path.cwd()
+    path, here = lock.outermost(run) / PARAMS, Path.cwd()
     if not path.is_file():
         return "diffusegen run"
     shown = path.relative_to(here) if path.is_relative_to(here) else path
@@ -260,8 +259,7 @@ class Artifact:
     def _chapter(self) -> str:
         """The chapter that makes it: the outer run's chapter if this run lies within another, but for a
         further generator the generator's own."""
-        outer = [parent for parent in self.run.parents if lock.is_run(parent)]
-        parts = [*(self.run.relative_to(outer[-1]).parts if outer else ()), *Path(self.name).parts]
+        parts = (self.run.relative_to(lock.outermost(self.run)) / self.name).parts
         return parts[2] if parts[0] == GENERATORS else parts[0]
 
     def _elsewhere(self) -> Path | None:

@@ -35,6 +35,11 @@ def is_run(folder: Path) -> bool:
     return isinstance(mark, dict) and "diffusegen" in mark
 
 
+def outermost(run: Path) -> Path:
+    """The run that a run lies in, directly or within others; itself, if it lies in none."""
+    return next((place for place in reversed(run.parents) if is_run(place)), run)
+
+
 def refuse_foreign(folder: Path) -> None:
     """Raise UserError if a folder is not a run's and holds anything, or is a file."""
     if is_run(folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
-from diffusegen_core.store.lock import is_run
+from diffusegen_core.store.lock import outermost
 from diffusegen_core.store.stamps import STAMP, Stamp, read_stamp
 
 log = logging.getLogger(__name__)
@@ -25,9 +25,9 @@ def link_on_the_way(run: Path, name: str) -> Path | None:
 def refuse_links(run: Path, names: Iterable[str]) -> None:
     """Raise UserError if one of these places within a run folder is, or lies in, a symbolic link. For a run
     within another, the path down from the outermost run is checked as well."""
-    outermost = next((parent for parent in reversed(run.parents) if is_run(parent)), run)
+    outer = outermost(run)
     for name in names:
-        if link := link_on_the_way(outermost, str(run.relative_to(outermost) / name)):
+        if link := link_on_the_way(outer, str(run.relative_to(outer) / name)):
             raise UserError(f"{link} is a symbolic link: what it points to is not the run's. Remove the "
                             "link, or choose another run_dir.")
 
