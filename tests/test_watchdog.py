@@ -125,9 +125,10 @@ def test_what_goes_wrong_between_kernel_and_client_is_tried_again_once(
         assert not sign.exists()
     monkeypatch.setattr(papermill, "execute_notebook", failing)
     for fault, says in (
-            (RuntimeError("Kernel didn't respond in 300 seconds"),
+            (kernels.NotStartedError("Kernel didn't respond in 300 seconds"),
              "its process did not start: Kernel didn't respond in 300 seconds"),
-            (RuntimeError("Kernel died before replying to kernel_info"), "its process did not start: Kernel"),
+            (kernels.NotStartedError("Kernel died before replying to kernel_info"),
+             "its process did not start: Kernel"),
             (CellTimeoutError("Timeout waiting for IOPub output"),
              "its process has not sent all the output of a cell")):
         faults[:] = [fault]
@@ -137,8 +138,8 @@ def test_what_goes_wrong_between_kernel_and_client_is_tried_again_once(
         with pytest.raises(UserError, match=f"^01_x failed twice: {says}"):
             execute()
     sign.unlink()
-    faults[:] = [RuntimeError("of something else")]
-    with pytest.raises(RuntimeError, match="of something else"):
+    faults[:] = [RuntimeError("Kernel d")]  # of something else
+    with pytest.raises(RuntimeError, match="Kernel d"):
         execute()
 
 
