@@ -36,6 +36,7 @@ RUNS = "runs.csv"
 FIELDS = ["chapter", "data_type", "size", "samples", "ratio", "seed"]
 IMAGE = ["test_set", "image", *overlap.COLUMNS]
 OK, TO_DO, TO_SCORE = "ok", "to do", "to score"
+FAILURE = "failed: "  # begins the status of an experiment that failed; the error follows
 SCORING = 0.01  # share of an experiment's cost, roughly, that scoring a trained and kept network takes
 
 
@@ -172,7 +173,7 @@ class Place:
             return OK
         failure = files.read_json(self.folder / FAILED)
         if isinstance(failure, dict) and "error" in failure:
-            return f"failed: {failure['error']}"
+            return f"{FAILURE}{failure['error']}"
         return TO_SCORE if self.network.made() and (self.weights / STAMP).is_file() else TO_DO
 
     @property
@@ -212,7 +213,12 @@ class Results:
     @property
     def failed(self) -> pd.DataFrame:
         """The rows of `runs` that failed."""
-        return self.runs[self.runs["status"].str.startswith("failed")]
+        return self.runs[failed(self.runs["status"])]
+
+
+def failed(status: pd.Series) -> pd.Series:
+    """Whether each of these experiments failed, by its Place.status."""
+    return status.astype(str).str.startswith(FAILURE)
 
 
 def equal(experiment: Experiment) -> float:
