@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.data.types import DataType
 from diffusegen_core.measures import overlap
 from diffusegen_core.measures.intervals import GENERATOR
@@ -262,21 +263,23 @@ def _tell_of_scores(places: Iterable[Place]) -> None:
 
 
 def attempt(work: Work, place: Place, arguments: dict[str, Any]) -> None:
-    """Do one experiment, retry it if it fails, and record a second failure. Interruptions are no failures."""
+    """Do one experiment, retry it if it fails, and record a second failure. A UserError is recorded at once:
+    the same refusal, or a training that diverges, would come again. Interruptions are no failures."""
     for name in (FAILED, TRACEBACK):
         (place.folder / name).unlink(missing_ok=True)
-    told, brief = [], ""
-    for _ in range(ATTEMPTS):
+    told, brief, hopeless = [], "", False
+    while len(told) < ATTEMPTS and not hopeless:
         start = perf_counter()
         try:
             return work(place, **arguments)
         except Exception as error:
             told.append(traceback.format_exc())
             brief = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+            hopeless = isinstance(error, UserError)
         finally:
             spend(place.folder, perf_counter() - start)
     files.write_text(place.folder / TRACEBACK, "\n".join(told))
-    files.write_json(place.folder / FAILED, {"error": brief, "traceback": TRACEBACK, "attempts": ATTEMPTS})
+    files.write_json(place.folder / FAILED, {"error": brief, "traceback": TRACEBACK, "attempts": len(told)})
 
 
 def spend(folder: Path, seconds: float) -> None:
