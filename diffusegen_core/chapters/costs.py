@@ -56,7 +56,7 @@ class Work:
         return self.planes.channels + 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """One kind of work of a chapter."""
 
@@ -95,5 +95,6 @@ def of_networks(chapter: str, settings: Segment, choices: Sequence[tuple[Choice,
         each.append(learnt * work.segment.learn + looked * work.segment.call)
     weights = FLOAT * work.segment.parameters
     # A checkpoint holds the weights, the best weights, and the optimizer's two moments.
-    return Cost(chapter, "segmentation networks", "segmentation", len(choices), images, sum(each),
-                max(each, default=0.0), len(choices) * weights if settings.keep_weights else 0, 4 * weights)
+    return Cost(chapter=chapter, work="segmentation networks", kind="segmentation", items=len(choices),
+                images=images, flop=sum(each), largest=max(each, default=0.0),
+                disk=len(choices) * weights if settings.keep_weights else 0, temporary=4 * weights)
