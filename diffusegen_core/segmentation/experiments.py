@@ -267,7 +267,7 @@ def attempt(work: Work, place: Place, arguments: dict[str, Any]) -> None:
     the same refusal, or a training that diverges, would come again. Interruptions are no failures."""
     for name in (FAILED, TRACEBACK):
         (place.folder / name).unlink(missing_ok=True)
-    told, brief, hopeless = [], "", False
+    told, brief, hopeless = list[str](), "", False
     while len(told) < ATTEMPTS and not hopeless:
         start = perf_counter()
         try:
