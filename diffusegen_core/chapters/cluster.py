@@ -100,7 +100,7 @@ def costs(pairs: int, image_size: int, work: Work, classes: int = 1) -> Iterator
     """The chapter's work items in a run of so many pairs; an image has one mask per class."""
     shown = 1 + classes
     flop = shown * pairs * work.cluster.call
-    yield Cost(chapter="1 cluster", work="features of images and masks", kind="features", items=1,
+    yield Cost(chapter="cluster", work="features of images and masks", kind="features", items=1,
                images=shown * pairs, flop=flop, largest=flop,
                disk=pairs * (work.planes.all * image_size**2 + shown * FLOAT * work.cluster.width))
 

@@ -61,7 +61,7 @@ class Cost:
     """One kind of work of a chapter."""
 
     chapter: str
-    """As in the book's order: "5 evaluate"."""
+    """The one whose page makes it, such as "evaluate"; a key of `standing.NUMBERS`."""
     work: str
     """In words."""
     kind: str
@@ -78,6 +78,12 @@ class Cost:
     """Bytes of checkpoints that exist only while it runs."""
     cards: int = 1
     """How many GPUs an item uses at once; on a machine without any, how many processes."""
+
+
+def without_network(chapter: str, work: str, kind: str, items: int, disk: float) -> Cost:
+    """The cost of items in which no network is called."""
+    return Cost(chapter=chapter, work=work, kind=kind, items=items, images=0, flop=0.0, largest=0.0,
+                disk=disk)
 
 
 def of_networks(chapter: str, settings: Segment, choices: Sequence[tuple[Choice, Choice]],

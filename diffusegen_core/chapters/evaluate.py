@@ -186,7 +186,7 @@ def costs(settings: Evaluate, pairs: int, supply: Supply, work: Work, held_out: 
         counts.append(made + null + amount.sources * min(amount.samples, settings.sets)
                       + len(DISGUISES) * min(audit.PLANTED, made))
     images = sum(counts)
-    yield Cost(chapter="5 evaluate", work="features of images and objects", kind="judging",
+    yield Cost(chapter="evaluate", work="features of images and objects", kind="judging",
                items=len(amounts) + 1, images=images, flop=images * work.judge.call,
                largest=max(counts) * work.judge.call, disk=images * FLOAT * work.judge.width)
     yield from membership.costs(settings.membership, pairs, held_out, models, work)

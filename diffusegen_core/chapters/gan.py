@@ -116,7 +116,7 @@ def costs(settings: Gan, image_size: int, amount: Amount, work: Work) -> Iterato
     trained = settings.source == SINGAN
     each = work.pyramid + samples * work.drawn if trained else 0.0
     steps = 2 * settings.steps * len(singan.sides(image_size, settings)) if trained else 0
-    yield Cost(chapter="5 evaluate",
+    yield Cost(chapter="evaluate",
                work="GAN, a SinGAN of each source" if trained else "GAN, pairs that are read", kind="GAN",
                items=sources, images=sources * steps, flop=sources * each, largest=each,
                disk=sources * samples * work.pair * image_size ** 2)

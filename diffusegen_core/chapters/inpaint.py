@@ -83,7 +83,7 @@ def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Ite
     for data_type, amount in supply.items():
         if data_type.is_painted and not data_type.is_styled:
             pairs = amount.sources * amount.samples
-            yield Cost(chapter="3 inpaint", work=f"{data_type}, {each} calls each", kind="sampling",
+            yield Cost(chapter="inpaint", work=f"{data_type}, {each} calls each", kind="sampling",
                        items=pairs, images=pairs * each, flop=pairs * each * work.unet.call,
                        largest=min(pairs, settings.batch_size) * each * work.unet.call,
                        disk=pairs * work.pair * image_size**2)

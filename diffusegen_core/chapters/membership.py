@@ -115,7 +115,7 @@ def costs(count: int | None, pairs: int, held_out: int, models: int, work: Work)
     kinds = [min(count or 0, size) for size in (pairs, held_out)]
     if min(kinds) >= LEAST:
         calls = LEVELS * sum(kinds)
-        yield Cost(chapter="5 evaluate", work="membership test", kind="sampling", items=models,
+        yield Cost(chapter="evaluate", work="membership test", kind="sampling", items=models,
                    images=models * calls, flop=models * calls * work.unet.call,
                    largest=calls * work.unet.call, disk=models * calls * FLOAT)
 

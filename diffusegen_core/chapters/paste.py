@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffusegen_core.chapters.costs import Cost, Work
+from diffusegen_core.chapters.costs import Cost, Work, without_network
 from diffusegen_core.chapters.scenes import chosen
 from diffusegen_core.config import devices
 from diffusegen_core.config.data import Data
@@ -65,8 +65,8 @@ def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Ite
     for data_type, amount in supply.items():
         if data_type.is_pasted:
             pairs = amount.sources * amount.samples
-            yield Cost(chapter="3 inpaint", work=f"{data_type}, no network", kind="sampling", items=pairs,
-                       images=0, flop=0.0, largest=0.0, disk=pairs * work.pair * image_size**2)
+            yield without_network("inpaint", f"{data_type}, no network", "sampling", pairs,
+                                  pairs * work.pair * image_size**2)
 
 
 def plan(seed: int, pairs: Pairs, settings: Inpaint) -> list[Job]:

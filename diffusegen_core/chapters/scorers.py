@@ -146,7 +146,7 @@ def costs(pairs: int, settings: Filter, segment: Segment, work: Work) -> Iterato
         valid = trainsets.held_back(others, segment.validation)
         fold = Choice(("",) * (others - valid)), Choice(("",) * valid)
         alone = segment.model_copy(update={"keep_weights": True, **dict.fromkeys(TESTS)})
-        yield replace(of_networks("5 evaluate", alone, [fold] * min(settings.folds, pairs), work),
+        yield replace(of_networks("evaluate", alone, [fold] * min(settings.folds, pairs), work),
                       work="networks of the filter")
 
 

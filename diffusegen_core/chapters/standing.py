@@ -16,6 +16,8 @@ RESULTS = {"data": "pairs", "cluster": "clusters", "windows": "windows", "train"
            "inpaint": "inpainted", "paste": "pasted", "style": "styled", "gan": "gan", "sets": "synthetic",
            "evaluate": "evaluated", "tests": "tests", "scorers": "", "filter": "filtered",
            "further": "further", "segment": "segmented", "augment": "augmented"}
+# The chapters whose pages make results, in the book's order, and their numbers there.
+NUMBERS = {"cluster": 1, "train": 2, "inpaint": 3, "style": 4, "evaluate": 5, "segment": 6, "augment": 7}
 COLUMNS = ["status", "reason", "differing", "set_aside"]  # of `table`
 
 

@@ -127,7 +127,7 @@ def costs(settings: Style, supply: Supply, image_size: int, work: Work) -> Itera
     for data_type, amount in supply.items():
         if data_type.is_styled:
             pairs = amount.sources * amount.samples
-            yield Cost(chapter="4 style", work=f"{data_type}, {steps} steps each", kind=kind, items=pairs,
+            yield Cost(chapter="style", work=f"{data_type}, {steps} steps each", kind=kind, items=pairs,
                        images=pairs * calls, flop=pairs * each,
                        largest=min(pairs, settings.batch_size) * each,
                        disk=pairs * work.pair * image_size**2)

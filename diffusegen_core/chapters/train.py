@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 
 from diffusegen_core.chapters.cluster import Clusters
-from diffusegen_core.chapters.costs import FLOAT, Cost, Work
+from diffusegen_core.chapters.costs import FLOAT, Cost, Work, without_network
 from diffusegen_core.chapters.resuming import CHECKPOINT, OPTIMIZER, PLATEAU, take_up
 from diffusegen_core.chapters.tasks import Task, base_of, task_of
 from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained, taken
@@ -127,25 +127,22 @@ def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterat
     kept = 2 * FLOAT * work.unet.parameters  # both sets of weights, or the optimizer's two moments
     parts = 1 + settings.keep_optimizer * (2 if settings.lr_decay else 1)  # a plateau has both
     if one:
-        yield Cost(chapter="2 train", work="cluster models, parts of one", kind="training", items=clusters,
-                   images=0, flop=0.0, largest=0.0, disk=clusters * kept)
+        yield without_network("train", "cluster models, parts of one", "training", clusters, clusters * kept)
     for title, count, images in models:
         if not images:
             continue
         if settings.checkpoints is not None:
-            yield Cost(chapter="2 train", work=f"{title}, trained before", kind="training", items=count,
-                       images=0, flop=0.0, largest=0.0, disk=count * kept)
+            yield without_network("train", f"{title}, trained before", "training", count, count * kept)
             continue
         steps = -(-images // settings.batch_size)
         seen, grids = steps * settings.batch_size, -(-steps // settings.preview_every)
-        yield Cost(chapter="2 train", work=title, kind="training", items=count, images=count * seen,
+        yield Cost(chapter="train", work=title, kind="training", items=count, images=count * seen,
                    flop=count * seen * work.unet.learn, largest=seen * work.unet.learn,
                    disk=count * kept * parts, temporary=2 * kept, cards=settings.devices)
         calls = grids * settings.preview_images * settings.preview_steps
-        yield Cost(chapter="2 train", work=f"sample grids of the {title}", kind="sampling",
-                   items=count * grids, images=count * calls, flop=count * calls * work.unet.call,
-                   largest=calls * work.unet.call,
-                   disk=count * grids * settings.preview_images * GRID * image_size**2)
+        yield Cost(chapter="train", work=f"sample grids of the {title}", kind="sampling",
+                   images=count * calls, flop=count * calls * work.unet.call, largest=calls * work.unet.call,
+                   items=count * grids, disk=count * grids * settings.preview_images * GRID * image_size**2)
 
 
 def _usable(p: Params, name: str) -> None:

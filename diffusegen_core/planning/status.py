@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from diffusegen_core.chapters import standing
+from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import home
@@ -22,7 +23,6 @@ from diffusegen_core.store.artifacts import SHOWN
 
 RUNS = "runs"  # the default folder of runs
 PAGE = Path("site", "_build", "html", "index.html")
-CHAPTERS = ("cluster", "train", "inpaint", "style", "evaluate", "segment", "augment")  # in the book's order
 TITLES = {  # of the results, as on their pages; results merely assembled from others have no line
     "data": "real pairs", "cluster": "clusters", "windows": "windows around the lesions",
     "train": "diffusion models", "inpaint": "painted pairs", "paste": "pairs with pasted lesions",
@@ -63,11 +63,7 @@ def lines(table: pd.DataFrame, took: Mapping[str, float], counts: Mapping[str, s
             continue
         row = table.loc[name]
         cause = blamed.setdefault(row["reason"], name) if row["status"] not in ("made", "none") else name
-        yield f"{_chapter(name)}  {title:28} {_state(name, cause, row, took, counts)}"
-
-
-def _chapter(name: str) -> int:
-    return CHAPTERS.index(PAGES.get(name, name)) + 1
+        yield f"{NUMBERS[PAGES.get(name, name)]}  {title:28} {_state(name, cause, row, took, counts)}"
 
 
 def _state(name: str, cause: str, row: pd.Series, took: Mapping[str, float],
@@ -170,8 +166,8 @@ def _brief(folder: Path) -> str:
         table = Run.open(folder).status()
     except UserError as error:
         return f"cannot be read: {error}"
-    parts = [f"{_pages(table, 'made', 'none')} of {len(CHAPTERS)} chapters made"]
-    stale = len(CHAPTERS) - _pages(table, "made", "none", "to make", "refused")
+    parts = [f"{_pages(table, 'made', 'none')} of {len(NUMBERS)} chapters made"]
+    stale = len(NUMBERS) - _pages(table, "made", "none", "to make", "refused")
     parts += [f"{stale} stale"] if stale else []
     parts += ["a part is refused"] if "refused" in set(table["status"]) else []
     parts += ["book built"] if (folder / PAGE).is_file() else []
@@ -182,4 +178,4 @@ def _brief(folder: Path) -> str:
 def _pages(table: pd.DataFrame, *among: str) -> int:
     """How many chapters have only results with these statuses."""
     return sum(set(table["status"][[PAGES.get(name, name) == chapter for name in table.index]]) <= set(among)
-               for chapter in CHAPTERS)
+               for chapter in NUMBERS)

@@ -141,8 +141,9 @@ def networks(result: Tested, by: list[str], name: str) -> Table:
 
 def failures(result: Tested, name: str) -> Table:
     """What failed, and why; one row that says so where nothing did."""
-    without = result.runs[result.runs["status"] != OK][["name", "status"]]
-    frame = without if len(without) else pd.DataFrame([{"name": "none", "status": "every network was trained"}])
+    lacking = result.runs[result.runs["status"] != OK][["name", "status"]]
+    nothing = {"name": "none", "status": "every network was trained"}
+    frame = lacking if len(lacking) else pd.DataFrame([nothing])
     return show(frame.rename(columns={"name": "network"}), name,
                 "Experiments of this run that have no result.")
 
