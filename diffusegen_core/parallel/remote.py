@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError
 from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from distributed import Client, Future, wait
@@ -27,6 +27,9 @@ from distributed.scheduler import KilledWorker
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.text import duration
 from diffusegen_core.parallel import cards, progress, ready, stuck, tls
+
+if TYPE_CHECKING:
+    from diffusegen_core.parallel.fanout import Item
 
 log = logging.getLogger(__name__)
 
@@ -37,22 +40,6 @@ OWN = "DIFFUSEGEN_WORKERS"  # the environment variable that is set if all worker
 LOST = 300.0  # seconds after which such workers are not expected back
 TELLING = 1.0  # seconds within which a worker's message arrives
 Result = TypeVar("Result")
-
-
-class Item(Protocol):
-    """What a work item must have; see fanout.Item."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def arguments(self) -> dict[str, Any]: ...
-
-    @property
-    def cost(self) -> float: ...
-
-    @property
-    def devices(self) -> int: ...
 
 
 def connect(address: str) -> Client:
@@ -91,7 +78,7 @@ def described(client: Client, address: str) -> str:
     return f"Scheduler {address}, {len(info['workers'])} workers so far{dashboard}"
 
 
-def run(address: str, work: Callable[..., Result], items: Sequence[Item], title: str,
+def run(address: str, work: Callable[..., Result], items: "Sequence[Item]", title: str,
         done: float) -> list[Result]:
     """Call work(**item.arguments) on the workers of a scheduler; results come in the order of the items.
 
@@ -170,7 +157,7 @@ def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
 class _Board:
     """What is known of the items under way: shown behind the bar, and in a line for each at its end."""
 
-    def __init__(self, sent: dict[str, Item], bar: Any, heard: "SimpleQueue[dict[str, Any]]") -> None:
+    def __init__(self, sent: "dict[str, Item]", bar: Any, heard: "SimpleQueue[dict[str, Any]]") -> None:
         self.sent, self.bar, self.heard = sent, bar, heard
         self.at: dict[str, str] = {}  # the worker of an item
         self.shares: dict[str, float] = {}
