@@ -191,7 +191,7 @@ def test_a_full_disk_does_not_keep_a_kernel_from_being_ended(
 
 WAITING = """import time
 from diffusegen_core.parallel import fanout
-if fanout.run(time.monotonic, [fanout.Item("a")], "Long"):
+if fanout.run(time.monotonic, [fanout.Item("a", None)], "Long"):
     print("done by" + " a worker")"""
 
 

@@ -71,7 +71,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
         folder, start, rows = artifact.begin(), perf_counter(), np.empty((len(pairs), 0))
         facts: dict[str, Any] = {"origin": settings.file}
         if looks(settings):
-            facts["device"], = fanout.run(extract, [fanout.Item("features of all pairs", {
+            facts["device"], = fanout.run(extract, [fanout.Item("features of all pairs", ws, {
                 "ws": ws, "pairs": pairs.stored, "settings": settings})], "Features")
             rows = _rows(ws, pairs, settings)
         if labels is None:

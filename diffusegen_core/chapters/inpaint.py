@@ -102,7 +102,7 @@ def _set(ws: Workspace, data_type: DataType, pairs: Pairs, clusters: Clusters, m
     artifact = ws.artifact(data_type.artifact, _recipe(ws, pairs, jobs, models, scenes))
     if not artifact.made():
         columns = [*MANIFEST, *(pairsets.GIVEN if data_type.given_masks else [])]
-        pairsets.make(artifact, f"Inpainting {data_type}", jobs, settings.batch_size, make_batch, columns,
+        pairsets.make(ws, artifact, f"Inpainting {data_type}", jobs, settings.batch_size, make_batch, columns,
                       facts=pairsets.painted_anew(scenes.chosen), ws=ws, scenes=scenes,
                       weights=models.weights,
                       models={name: models[name].path for name in artifact.recipe["models"]})

@@ -101,8 +101,8 @@ def ask(ws: Workspace, pairs: Pairs, held_out: Pairs | None, trained: Trained | 
     missing = [suspect for suspect in suspects if not suspect.artifact.made()]
     for suspect in missing:
         suspect.artifact.begin()  # which refuses in a read-only workspace
-    fanout.run(test, [fanout.Item(suspect.model.name, {"ws": ws, "suspect": suspect}) for suspect in missing],
-               "Membership test")
+    fanout.run(test, [fanout.Item(suspect.model.name, ws, {"ws": ws, "suspect": suspect})
+                      for suspect in missing], "Membership test")
     tables = [pd.read_csv(suspect.artifact.file("errors.csv"), dtype={"name": str}, keep_default_na=False)
               for suspect in suspects]
     return Membership(pd.concat(tables, ignore_index=True), ws.seed,

@@ -112,7 +112,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Filter, segment: Segment) -> Scor
     missing = [fold for fold in folds if not fold.artifact.made()]
     for fold in missing:
         fold.artifact.begin()  # which refuses in a read-only workspace
-    fanout.run(fit, [fanout.Item(f"fold {fold.number + 1} of {len(folds)}", {"ws": ws, "fold": fold})
+    fanout.run(fit, [fanout.Item(f"fold {fold.number + 1} of {len(folds)}", ws, {"ws": ws, "fold": fold})
                      for fold in missing], "Networks of the filter")
     return Scorers(folds)
 

@@ -142,7 +142,7 @@ def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings
         columns = [*MANIFEST, *(["picture"] if data_type.given_masks else [])]
         if settings.method == SDEDIT:
             columns.remove("mask_dice")
-        pairsets.make(artifact, f"Styling {data_type}", jobs, settings.batch_size, make_batch, columns,
+        pairsets.make(ws, artifact, f"Styling {data_type}", jobs, settings.batch_size, make_batch, columns,
                       extra=_write_steps, facts=pairsets.painted_anew(scenes.chosen), ws=ws, scenes=scenes,
                       origin=origin.folder, settings=settings,
                       network=network, weights=models.weights, given=data_type.given_masks,

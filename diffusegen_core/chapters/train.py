@@ -85,7 +85,7 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
               "windows": None if windows is None else windows.stored}
 
     def trained(groups: dict[str, list[int]], title: str, bases: Sequence[Path | None]) -> list[Model]:
-        items = [fanout.Item(f"{name} of generator {place.number}" if place.number else name,
+        items = [fanout.Item(f"{name} of generator {place.number}" if place.number else name, place,
                              {**common, "ws": place, "name": name, "indices": indices,
                               "base": None if name == FULL else base,
                               "labels": labels if name == ONE else []}, devices=settings.devices)

@@ -85,7 +85,8 @@ def run(address: str, work: Callable[..., Result], items: "Sequence[Item]", titl
     The first error ends it, and is raised here as it was raised there. Raises UserError if the workers cannot
     do such items, and if several workers have died of one item.
     """
-    with connect(address) as client, ready.needs(item.arguments for item in items) as wanted:
+    spaces = [item.workspace for item in items if item.workspace is not None]
+    with connect(address) as client, ready.needs(spaces) as wanted:
         units = max(item.devices for item in items)
         refuse_unfit(client, units)
         if address not in _introduced:  # once per process, as in a notebook

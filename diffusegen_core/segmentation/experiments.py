@@ -241,12 +241,12 @@ def run(ws: Workspace, chapter: str, title: str, grid: Grid, work: Work, cost: C
     `cost` is an experiment's relative duration, in any unit, for the estimate of the time left.
     """
     known = places(ws, grid)
-    items = [fanout.Item(experiment.label, {"work": work, "place": place, "arguments": inputs(experiment)},
+    items = [fanout.Item(experiment.label, ws,
+                         {"work": work, "place": place, "arguments": inputs(experiment)},
                          left(status, cost(experiment)))
              for experiment, place in known.items() if (status := place.status) != OK]
-    done = sum(map(cost, grid)) - sum(item.cost for item in items)
     _tell_of_scores(item.arguments["place"] for item in items)
-    fanout.run(attempt, items, title, done)
+    fanout.run(attempt, items, title, sum(map(cost, grid)) - sum(item.cost for item in items))
     results = read(ws, grid)
     for name, frame in ((RESULTS, results.images), (RUNS, results.runs)):
         files.write_text(ws.folder / chapter / name, frame.to_csv(index=False))
