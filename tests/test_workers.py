@@ -350,7 +350,7 @@ def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
     monkeypatch.setattr(cards, "_hold", lambda named, count: (7 if named is None else named,))
-    monkeypatch.setattr(remote, "_introduced", set())
+    monkeypatch.setattr(remote, "_warned", set())
     for workers in (1, 2):
         with LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, resources={"device": 1},
                           dashboard_address=ANY_PORT) as cluster:
