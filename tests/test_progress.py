@@ -125,7 +125,7 @@ def test_a_log_is_not_told_more_often_than_its_interval(always: None, monkeypatc
     said = io.StringIO()
     monkeypatch.setattr("sys.stderr", said)
     monkeypatch.setattr(progress, "INTERVAL", 3600.0)
-    monkeypatch.setattr(progress, "_last", [time.monotonic()])
+    monkeypatch.setattr(progress._reports, "last", time.monotonic())
     fanout.run(counting, items(), "Training")
     assert not [line for line in said.getvalue().splitlines() if "%" in line]
 
