@@ -68,7 +68,7 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
 
 def overhead(options: argparse.Namespace, p: Params) -> list[dict[str, Any]]:
     """Seconds an item takes beyond its work, in this process and on workers, each after a warm-up."""
-    items = [fanout.Item(f"item {i}", {"seconds": options.seconds}) for i in range(options.items)]
+    items = [fanout.Item(f"item {i}", None, {"seconds": options.seconds}) for i in range(options.items)]
     rows = []
     for workers in [None, *options.workers]:
         began = time.perf_counter()

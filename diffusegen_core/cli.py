@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -28,11 +29,27 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # typer's exit code after Ctrl-C
 RESUMING = ("run", "filter", "paint")  # commands that keep what they have done so far
-_resumes = [False]  # whether the command at work is one of them
-_behind = [""]  # a note on what goes on from further back than where it was interrupted
 RECENT = 30.0  # the greatest age, in seconds, of a checkpoint that an interruption caused
 HANGUP = getattr(signal, "SIGHUP", None)
-_terminated: list[int] = []  # signals that asked this process to end
+
+
+@dataclass
+class _Call:
+    """What is told of the command at work if it ends early."""
+
+    resumes: bool = False
+    """Whether the same command goes on from what it has done."""
+    behind: str = ""
+    """A note on what goes on from further back than where it was interrupted."""
+    signals: list[int] = field(default_factory=list)
+    """Those that asked this process to end."""
+
+    def begin(self, command: str | None) -> None:
+        """Forget the call before, where one process makes several; no signal is forgotten."""
+        self.resumes, self.behind = command in RESUMING, ""
+
+
+_call = _Call()
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 app.command()(export)
@@ -55,7 +72,7 @@ def diffusegen(
         "--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """Synthetic labelled images with diffusion models, run as the chapters of a book."""
-    _resumes[0] = context.invoked_subcommand in RESUMING
+    _call.begin(context.invoked_subcommand)
 
 
 @app.command(cls=KeyValue)
@@ -83,7 +100,7 @@ def run(
 ) -> None:
     """Execute the chapters of a run, each resuming what is there, and build the book."""
     if dry_run:
-        _resumes[0] = False
+        _call.resumes = False
     this = _run(profile, overrides or [], f"Looking at what is finished of {profile}; nothing is made"
                 if dry_run else f"Checking {profile}, and what its chapters need")
     # Imported only now, because they take seconds, and a wrong key is answered at once.
@@ -257,15 +274,14 @@ def _build_book(this: "Run", pdf: bool = False, trust: bool = False) -> None:
 def _telling_how_far_back(this: "Run", chapter: str, shared: bool) -> Iterator[None]:
     """If chapter 2 is interrupted and has not kept the step that it had reached, as may happen with workers
     or several processes of one training, the command's last line says so."""
-    _behind[0] = ""
     try:
         yield
     except KeyboardInterrupt:
         from diffusegen_core.chapters import resuming
         kept = resuming.last_kept(this.folder) if chapter == "train" else None
         if kept is not None and (shared or time.time() - kept > RECENT):
-            _behind[0] = (", a model in training from its last checkpoint, at most train.checkpoint_every = "
-                          f"{this.params.train.checkpoint_every} steps back")
+            _call.behind = (", a model in training from its last checkpoint, at most "
+                            f"train.checkpoint_every = {this.params.train.checkpoint_every} steps back")
         raise
 
 
@@ -293,15 +309,15 @@ def _readable_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        then = "and the same command goes on" if _resumes[0] else "and try again"
+        then = "and the same command goes on" if _call.resumes else "and try again"
         message = f"{error.strerror}: make room, {then}."
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            how = "told to end" if _terminated else "interrupted"
-            then = f"; the same command goes on from here{_behind[0]}" if _resumes[0] else ""
+            how = "told to end" if _call.signals else "interrupted"
+            then = f"; the same command goes on from here{_call.behind}" if _call.resumes else ""
             with contextlib.suppress(OSError):  # the terminal may be gone
                 typer.echo(f"diffusegen: {how}{then}.", err=True)
-            sys.exit(128 + _terminated[0] if _terminated else INTERRUPTED)
+            sys.exit(128 + _call.signals[0] if _call.signals else INTERRUPTED)
         raise
     else:
         return
@@ -312,9 +328,9 @@ def _readable_errors() -> Iterator[None]:
 def _terminate(number: int, frame: FrameType | None) -> None:
     """Treat SIGTERM, as a scheduler sends it at a job's end, and SIGHUP, from a closing terminal, as Ctrl-C.
     A closing terminal sends SIGHUP twice, and some systems send both signals: once is enough."""
-    if _terminated and HANGUP in (number, *_terminated):
+    if _call.signals and HANGUP in (number, *_call.signals):
         return
-    _terminated.append(number)
+    _call.signals.append(number)
     raise KeyboardInterrupt
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import zmq
 from IPython import get_ipython
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from traitlets.config import Config
 
 from diffusegen_core.config.environment import environment
@@ -35,9 +36,22 @@ CLIENT = {"NotebookClient": {
 # Seconds in which an interrupted kernel may write what it has reached; after half of them it is told to end.
 ENDING = {"shutdown_wait_time": 30.0}
 START = 300  # seconds within which a kernel must have started
-STARTING = "Kernel d"  # how its client's message about one that did not begins: it "died" or "didn't respond"
 PREFIX = "diffusegen-"  # of the folder's name
 LONGEST = 90  # most bytes of a socket's path; systems allow a few more, and the kernel appends "-1" and so on
+
+
+class NotStartedError(RuntimeError):
+    """A kernel died, or did not answer, before its first cell."""
+
+
+class Client(AsyncKernelClient):
+    """Jupyter's own, with an error of its own type for a kernel that did not start."""
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:
+        try:
+            await super().wait_for_ready(timeout)
+        except RuntimeError as error:
+            raise NotStartedError(str(error)) from None
 
 
 @contextmanager
@@ -64,12 +78,13 @@ def settings(folder: Path) -> Config:
     machine's ports, encrypted if the library can do so.
     """
     place = folder / "kernel"
+    manager = {**ENDING, "client_factory": Client}
     if zmq.has("ipc") and os.name == "posix" and len(os.fsencode(place)) <= LONGEST:
         # What passes through the folder needs no encryption, and disabling it avoids a warning.
-        return Config({"KernelManager": {**ENDING, "transport": "ipc", "ip": str(place),
+        return Config({"KernelManager": {**manager, "transport": "ipc", "ip": str(place),
                                          "transport_encryption": "disabled"}, **CLIENT})
     encryption = "auto" if zmq.has("curve") else "disabled"
-    return Config({"KernelManager": {**ENDING, "transport_encryption": encryption}, **CLIENT})
+    return Config({"KernelManager": {**manager, "transport_encryption": encryption}, **CLIENT})
 
 
 def answer() -> None:

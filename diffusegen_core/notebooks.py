@@ -131,9 +131,7 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
     except CellTimeoutError:
         _fail(running)
         raise Hung("has not sent all the output of a cell") from None
-    except RuntimeError as error:
-        if kernels.STARTING not in str(error):
-            raise
+    except kernels.NotStartedError as error:
         raise Hung(f"did not start: {error}") from None
     except KeyboardInterrupt:
         # The kernel is interrupted as well, and may die while its client still waits; that log is noise.

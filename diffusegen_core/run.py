@@ -342,7 +342,7 @@ class Run:
 
     def status(self) -> pd.DataFrame:
         """A row per chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason."""
-        return standing.table(self.params, self.read)
+        return standing.table(self.params, self.read)[["status", "reason"]]
 
     def changed_by_hand(self, thorough: bool = False) -> list[str]:
         """A line for each file of the run that is missing or has changed. A file with the recorded size and

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -287,13 +288,17 @@ def test_a_reader_is_told_where_lies_what_was_set_aside(tmp_path: Path):
     make(tmp_path, 2)
     reader = Workspace(tmp_path).read_only
     first, third = (reader.artifact(NAME, {"value": value}) for value in (1, 3))
-    with pytest.raises(NotMadeError, match=rf"value: 2 -> 1\)\. .* is in .*/{first.key}; .*back"):
+    with pytest.raises(NotMadeError, match=rf"value: 2 -> 1\)\. .* is in .*/{first.key}; .*back") as caught:
         _ = first.stamp
-    with pytest.raises(OutdatedError, match=r"value: 2 -> 3\)\. Make it"):
+    assert (caught.value.differing, caught.value.set_aside) == (("value: 2 -> 1",), True)
+    with pytest.raises(OutdatedError, match=r"value: 2 -> 3\)\. Make it") as caught:
         _ = third.stamp
+    again = pickle.loads(pickle.dumps(caught.value))  # as from a worker
+    assert (again.differing, again.set_aside) == (("value: 2 -> 3",), False)
     with pytest.raises(NotMadeError, match="has no finished other") as caught:
         _ = reader.artifact("other", {"value": 1}).stamp
     assert not isinstance(caught.value, OutdatedError)
+    assert (caught.value.differing, caught.value.set_aside) == ((), False)
 
 
 def test_a_strangers_file_that_is_in_the_way_is_set_aside(tmp_path: Path):

@@ -406,7 +406,16 @@ def test_an_interruption_tells_how_far_back_a_training_goes(
         (place / "checkpoint.safetensors").touch()
         os.utime(place / "checkpoint.safetensors", (time.time() - age,) * 2)
     run = Run(params.validate({**nano_values, "run_dir": str(tmp_path / "run")}))
-    monkeypatch.setattr(cli, "_behind", [""])
+    monkeypatch.setattr(cli, "_call", cli._Call())
     with pytest.raises(KeyboardInterrupt), cli._telling_how_far_back(run, chapter, shared):
         raise KeyboardInterrupt
-    assert ("at most train.checkpoint_every = 2 steps back" in cli._behind[0]) == told
+    assert ("at most train.checkpoint_every = 2 steps back" in cli._call.behind) == told
+
+
+def test_a_command_forgets_what_the_one_before_it_in_the_same_process_had_to_tell(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_call", cli._Call(resumes=True, behind=", of a run before"))
+    assert call("version").exit_code == 0
+    assert cli._call == cli._Call()
+    call("paint", "--help")
+    assert cli._call.resumes

@@ -337,6 +337,16 @@ def test_two_failures_leave_a_row_and_a_traceback_and_the_grid_goes_on(tmp_path:
     assert not list(tmp_path.rglob("failed.json")) + list(tmp_path.rglob("traceback.txt"))
 
 
+def test_a_refusal_is_not_tried_again_in_the_same_call(tmp_path: Path):
+    work = Recorder(goes, fails(UserError("the training diverged")))
+    results = run(GRID, work, tmp_path)
+    assert [e for e, _ in work.calls] == list(GRID)
+    assert results.runs["status"].tolist() == ["ok", "failed: UserError: the training diverged", "ok"]
+    folder = place_of(STYLED, tmp_path)
+    assert json.loads((folder / "failed.json").read_text())["attempts"] == 1
+    assert (folder / "traceback.txt").read_text().count("Traceback") == 1
+
+
 def test_results_that_are_not_what_they_should_be_are_failures(tmp_path: Path):
     def work(place: Place) -> None:
         if place.experiment == REAL:

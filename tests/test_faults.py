@@ -273,7 +273,7 @@ def test_a_disk_that_is_full_for_a_worker_is_told_here(disk: Callable, monkeypat
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
                       resources={"device": 1}) as workers:
         monkeypatch.setenv(fanout.SCHEDULER, workers.scheduler_address)
-        items = [fanout.Item("big", {"path": folder / "big"})]
+        items = [fanout.Item("big", None, {"path": folder / "big"})]
         with pytest.raises(UserError, match="big could not be written: No space left on device"):
             fanout.run(fill, items, "Filling")
         disk(2000)

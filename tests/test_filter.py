@@ -469,12 +469,12 @@ def test_the_profiles_of_the_paper_and_of_the_smoke_test_have_none():
 def test_a_plan_counts_the_networks_and_paints_nothing_twice(p: Params, tmp_path: Path):
     on, off = (plan.make(replace_source(with_filter(p, folds=folds)), 0).table for folds in (3, 0))
     told = on.set_index("work").loc["networks of the filter"]
-    assert (told["chapter"], told["items"]) == ("5 evaluate", 3)
-    more = on[~on["chapter"].isin(["6 segment", "7 augment"]) & (on["work"] != "networks of the filter")]
+    assert (told["chapter"], told["items"]) == ("evaluate", 3)
+    more = on[~on["chapter"].isin(["segment", "augment"]) & (on["work"] != "networks of the filter")]
     pd.testing.assert_frame_equal(
         more.reset_index(drop=True),
-        off[~off["chapter"].isin(["6 segment", "7 augment"])].reset_index(drop=True))
-    networks = [table.set_index("chapter").loc["6 segment", "items"] for table in (on, off)]
+        off[~off["chapter"].isin(["segment", "augment"])].reset_index(drop=True))
+    networks = [table.set_index("chapter").loc["segment", "items"] for table in (on, off)]
     assert networks == [5, 3]
     assert preflight.needed(["segment"]) >= {"scorers", "filter"}
 

@@ -75,7 +75,7 @@ def test_a_kernel_that_cannot_say_which_process_it_is_does_not_run(tmp_path: Pat
             (folder / kernels.PROCESS).rmdir()
 
     monkeypatch.setattr(kernels, "private", full)
-    with pytest.raises(RuntimeError, match=kernels.STARTING):
+    with pytest.raises(kernels.NotStartedError, match="Kernel died"):
         execute(tmp_path, "1")
 
 

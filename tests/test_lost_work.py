@@ -560,7 +560,7 @@ def test_u9_progress_of_workers_ends_in_no_traceback_of_a_monitor(monkeypatch: p
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
                       resources={"device": 1}) as workers:
         monkeypatch.setenv(fanout.SCHEDULER, workers.scheduler_address)
-        fanout.run(stepping, [fanout.Item(str(n), {"steps": 200}, cost=200) for n in range(2)], "Long")
+        fanout.run(stepping, [fanout.Item(str(n), None, {"steps": 200}, cost=200) for n in range(2)], "Long")
     for kind in (tqdm.tqdm, progress._Told):
         if kind.monitor is not None:
             kind.monitor.exit()

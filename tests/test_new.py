@@ -42,7 +42,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
 
         def make(p: Params, seconds: float) -> Plan:
             work = p.data.image_size**2 / 1000
-            table = pd.DataFrame({"chapter": ["2 train"], "kind": ["training"], "flop": [work],
+            table = pd.DataFrame({"chapter": ["train"], "kind": ["training"], "flop": [work],
                                   "seconds": [60 * minutes * work], "items": 1,
                                   "images": 1, "disk": 0, "largest": 0.0, "temporary": 0})
             if seconds:
@@ -371,7 +371,7 @@ def test_with_time_to_spare_three_generators_are_trained(checkout, pairs, monkey
     def make(p: Params, seconds: float) -> Plan:
         minutes = p.generators * p.data.image_size**2 / 1000
         return Plan(pd.DataFrame({
-            "chapter": ["2 train"], "kind": ["training"], "flop": [minutes], "seconds": [60 * minutes],
+            "chapter": ["train"], "kind": ["training"], "flop": [minutes], "seconds": [60 * minutes],
             "items": 1, "images": 1, "disk": 0, "largest": 0.0, "temporary": 0}), p.profile, 32, "", None,
             "a device")
     monkeypatch.setattr(plan, "make", make)

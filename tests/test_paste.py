@@ -15,6 +15,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import checkup, dataset, pairsets, phantom
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.types import GAN, PASTE, PASTED, POISSON, DataType
+from diffusegen_core.parallel import fanout
 from diffusegen_core.planning import plan
 from diffusegen_core.report import baselines, segment_tables
 from diffusegen_core.run import Run
@@ -91,6 +92,16 @@ def test_more_pairs_take_over_those_that_there_are(tmp_path: Path, monkeypatch: 
     made.clear()
     make(values(tmp_path, dilate=10, respacing=20))
     assert made == [], "what RePaint is told is of no concern"
+
+
+def test_its_items_belong_to_the_run_whose_device_a_worker_must_have(tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch):
+    found: list[Workspace] = []
+    go = fanout.run
+    monkeypatch.setattr(fanout, "run", lambda work, items, title: (
+        found.extend(item.workspace for item in items), go(work, items, title)))
+    make(values(tmp_path, samples=1))
+    assert {(ws.folder, ws.device) for ws in found} == {(tmp_path, "cpu")}
 
 
 @pytest.mark.parametrize("none", [None, []])
@@ -224,7 +235,7 @@ def test_a_small_set_whose_generator_sees_it_alone_is_pasted_from_itself(tmp_pat
 def test_a_plan_counts_them_without_work(tmp_path: Path):
     made = plan.make(values(tmp_path), 0).table.set_index("work")
     row = made.loc["Paste-Poisson, no network"]
-    assert (row["chapter"], row["items"], row["images"], row["flop"]) == ("3 inpaint", 8, 0, 0)
+    assert (row["chapter"], row["items"], row["images"], row["flop"]) == ("inpaint", 8, 0, 0)
     assert row["disk"] > 0
 
 

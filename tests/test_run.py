@@ -410,6 +410,7 @@ def test_a_run_goes_to_another_process_without_its_results(nano_run: Run):
 def test_status_says_of_each_chapter_what_is_to_do(nano_run: Run):
     changed = Run.open(nano_run.folder, {"train.lr": 0.5})
     rows = changed.status()
+    assert list(rows) == ["status", "reason"]
     assert set(rows.loc[["data", "cluster", "gan"], "status"]) == {"made"}
     assert set(rows.loc[["train", "inpaint", "style", "sets", "evaluate"], "status"]) == {"stale"}
     assert "train.lr: 0.001 -> 0.5" in rows.loc["train", "reason"]

@@ -141,7 +141,7 @@ def job_and_threads(seconds: float = 0.0) -> tuple[str, str, int]:
 
 
 def items(count: int, **arguments: object) -> list[fanout.Item]:
-    return [fanout.Item(f"item {i}", arguments) for i in range(count)]
+    return [fanout.Item(f"item {i}", None, arguments) for i in range(count)]
 
 
 def test_ctrl_c_stays_what_it_was() -> None:

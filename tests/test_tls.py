@@ -125,7 +125,7 @@ def test_who_has_no_certificate_is_refused(held: tuple[str, Path]) -> None:
         plain.sendall(bytes(64))
         with contextlib.suppress(ConnectionResetError):
             assert b"compression" not in plain.recv(10_000), "the first word of Dask's own"
-    assert fanout.run(doubled, [fanout.Item("x", {"x": 2})], "Doubling") == [4]
+    assert fanout.run(doubled, [fanout.Item("x", None, {"x": 2})], "Doubling") == [4]
 
 
 def as_nobody(address: str, folder: Path, told: "multiprocessing.SimpleQueue[dict]") -> None:
@@ -314,7 +314,7 @@ def test_a_scheduler_of_ones_own_takes_dasks_settings(tmp_path: Path) -> None:
         address = cluster.scheduler_address
         assert address.startswith("tls://")
         with machines.hold(tmp_path / "run", scheduler=address):
-            assert fanout.run(doubled, [fanout.Item("x", {"x": 2})], "Doubling") == [4]
+            assert fanout.run(doubled, [fanout.Item("x", None, {"x": 2})], "Doubling") == [4]
         none = dict.fromkeys([f"{tls.SETTINGS}.{name}" for name in ("ca-file", "client.cert", "client.key")])
         with dask.config.set(none), \
                 pytest.raises(UserError, match=f"^{address}: Dask's settings for TLS.*do not fit") as lacking:

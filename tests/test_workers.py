@@ -169,7 +169,7 @@ def test_what_is_to_be_shown_reaches_the_client(machine: Machines, nano: dict, t
                                                 monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
     seen = []
-    found = fanout.run(shown, [fanout.Item("a", {"folder": tmp_path})], "Showing",
+    found = fanout.run(shown, [fanout.Item("a", None, {"folder": tmp_path})], "Showing",
                        watch=lambda name, folder: seen.append((name, folder)))
     assert found == [tmp_path]
     assert seen == [("cluster-00", tmp_path)]
@@ -185,7 +185,7 @@ def refused(text: str) -> None:
 
 
 def nested(items: int) -> list[int]:
-    return fanout.run(doubled, [fanout.Item(str(i), {"x": i}) for i in range(items)], "Inside")
+    return fanout.run(doubled, [fanout.Item(str(i), None, {"x": i}) for i in range(items)], "Inside")
 
 
 def doubled(x: int) -> int:
@@ -198,26 +198,24 @@ def deadly() -> None:
 
 def test_errors_and_results_come_as_from_this_process(machine: Machines, monkeypatch) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
-    assert fanout.run(doubled, [fanout.Item("x", {"x": x}) for x in range(7)], "Doubling") == [
+    assert fanout.run(doubled, [fanout.Item("x", None, {"x": x}) for x in range(7)], "Doubling") == [
         0, 2, 4, 6, 8, 10, 12]  # in their order, though all have one name
-    assert fanout.run(nested, [fanout.Item("n", {"items": 3})], "Nested") == [[0, 2, 4]]
+    assert fanout.run(nested, [fanout.Item("n", None, {"items": 3})], "Nested") == [[0, 2, 4]]
     with pytest.raises(UserError, match="the mask is missing"):
-        fanout.run(refused, [fanout.Item("r", {"text": "the mask is missing"})], "Refusing")
+        fanout.run(refused, [fanout.Item("r", None, {"text": "the mask is missing"})], "Refusing")
     with pytest.raises(ZeroDivisionError):
-        fanout.run(broken, [fanout.Item("b")], "Broken")
+        fanout.run(broken, [fanout.Item("b", None)], "Broken")
 
 
-@pytest.mark.parametrize("item", ["pairs", "experiment", "generator"])
+@pytest.mark.parametrize("there", [True, False], ids=["there", "not made yet"])
 def test_a_worker_is_refused_whose_folder_is_another_of_the_same_name(
-        machine: Machines, nano_params: Params, tmp_path: Path, monkeypatch, item: str) -> None:
+        machine: Machines, nano_params: Params, tmp_path: Path, monkeypatch, there: bool) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
     folder, shared = nano_params.folder, tmp_path / "shared"
-    run = Run(nano_params)
-    arguments = {"pairs": {"ws": run.workspace}, "experiment": {"arguments": {"ws": run.workspace}},
-                 "generator": {"run": run}}[item]
-    if item != "generator":  # whose folder is not there before its run
+    item = fanout.Item("a", Run(nano_params).workspace, {"folder": folder})
+    if there:
         folder.mkdir()
-    assert fanout.run(listed, [fanout.Item("a", arguments)] * 4, "Seeing") == [1] * 4
+    assert fanout.run(listed, [item] * 4, "Seeing") == [1] * 4
     assert list(folder.iterdir()) == []
     # To this process the run's folder is another than to the workers; those are asked before an item is sent,
     # and, as one that comes late has not been, again by each item.
@@ -229,12 +227,12 @@ def test_a_worker_is_refused_whose_folder_is_another_of_the_same_name(
             patch.setattr(ready, "_asked", set())
             patch.setattr(remote, "_follow", lambda *_: pytest.fail("an item was sent"))
             with pytest.raises(UserError, match=blind):
-                fanout.run(listed, [fanout.Item("a", arguments)], "Blind")
+                fanout.run(listed, [item], "Blind")
     with monkeypatch.context() as patch:
         patch.setattr(ready.files, "write_text", wrong)
         patch.setattr(ready, "refuse", lambda *_: None)
         with pytest.raises(UserError, match=blind):
-            fanout.run(listed, [fanout.Item("a", arguments)], "Blind")
+            fanout.run(listed, [item], "Blind")
     assert list(folder.iterdir()) == []
 
 
@@ -267,7 +265,7 @@ def test_a_busy_worker_is_not_waited_for_and_asks_itself(tmp_path: Path, monkeyp
         assert time.monotonic() - start < 7
         ws = Workspace(tmp_path, device="cuda:7")
         with pytest.raises(UserError, match=r"worker 0 on .*: Parameters: device: cuda:7 is asked for"):
-            fanout.run(listed, [fanout.Item("x", {"ws": ws})], "Late")
+            fanout.run(listed, [fanout.Item("x", ws, {"folder": tmp_path})], "Late")
         busy.release()
 
 
@@ -278,7 +276,8 @@ def test_a_relative_run_folder_is_that_of_the_client(machine: Machines, nano: di
     run = Run(params.validate({**nano, "run_dir": "relative"}))
     run.folder.mkdir()
     machine.client.run(os.chdir, "/")
-    assert fanout.run(where, [fanout.Item("w", {"run": run})], "Where") == [tmp_path.resolve() / "relative"]
+    item = fanout.Item("w", run.workspace, {"run": run})
+    assert fanout.run(where, [item], "Where") == [tmp_path.resolve() / "relative"]
 
 
 def where(run: Run) -> Path:
@@ -351,13 +350,13 @@ def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
     monkeypatch.setattr(cards, "_hold", lambda named, count: (7 if named is None else named,))
-    monkeypatch.setattr(remote, "_introduced", set())
+    monkeypatch.setattr(remote, "_warned", set())
     for workers in (1, 2):
         with LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, resources={"device": 1},
                           dashboard_address=ANY_PORT) as cluster:
             monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
             for _ in range(workers):
-                fanout.run(listed, [fanout.Item("x", {"ws": ws})], "Card")
+                fanout.run(listed, [fanout.Item("x", ws, {"folder": tmp_path})], "Card")
         warned = [line for line in caplog.messages if "cuda:1 is one card for all 2 workers" in line]
         assert len(warned) == (workers > 1 and chosen == 1)
     assert found == 3 * [chosen] * (chosen is not None)
@@ -369,7 +368,7 @@ def test_a_worker_with_other_code_is_refused(machine: Machines, monkeypatch) -> 
     monkeypatch.setattr(ready, "_asked", set())
     monkeypatch.setattr(remote, "_follow", lambda *_: pytest.fail("an item was sent"))
     with pytest.raises(UserError, match="another version of diffusegen"):
-        fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Other")
+        fanout.run(doubled, [fanout.Item("x", None, {"x": 1})], "Other")
 
 
 @pytest.mark.parametrize("frail", [{"names": "a", "preload": LITTLE}], indirect=True, ids=["one worker"])
@@ -383,7 +382,7 @@ def test_a_scheduler_that_is_lost_is_told_of(frail: Machines, monkeypatch) -> No
     hand = threading.Thread(target=kill, daemon=True)
     hand.start()
     with pytest.raises(UserError, match=r"scheduler was lost.*the same command goes on"):
-        fanout.run(own_pid, [fanout.Item("slow", {"seconds": 60})], "Slow")
+        fanout.run(own_pid, [fanout.Item("slow", None, {"seconds": 60})], "Slow")
     hand.join()
 
 
@@ -404,7 +403,7 @@ def test_workers_that_offer_nothing_are_told_of_though_they_come_late(monkeypatc
 
         hand = threading.Thread(target=come, daemon=True)
         hand.start()
-        assert fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Late") == [2]
+        assert fanout.run(doubled, [fanout.Item("x", None, {"x": 1})], "Late") == [2]
         hand.join()
 
 
@@ -417,7 +416,7 @@ def test_where_no_worker_of_ones_own_comes_back_the_run_ends_and_says_so(monkeyp
         monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
         monkeypatch.setenv(remote.OWN, "1")
         with pytest.raises(UserError, match="All worker processes of this command have ended"):
-            fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Lost")
+            fanout.run(doubled, [fanout.Item("x", None, {"x": 1})], "Lost")
 
 
 @pytest.mark.parametrize(("threads", "promised", "says"), [
@@ -444,13 +443,13 @@ def until(true: Callable[[], object], patience: float) -> None:
 def test_after_an_error_nothing_begins_and_what_goes_on_is_told(machine: Machines, tmp_path: Path,
                                                                 monkeypatch, caplog) -> None:
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
-    items = [fanout.Item("bad", {"folder": tmp_path}, cost=9)]
-    items += [fanout.Item(f"item {i}", {"folder": tmp_path, "name": f"item {i}"}) for i in range(12)]
+    items = [fanout.Item("bad", None, {"folder": tmp_path}, cost=9)]
+    items += [fanout.Item(f"item {i}", None, {"folder": tmp_path, "name": f"item {i}"}) for i in range(12)]
     with pytest.raises(UserError, match="no more"):
         fanout.run(until_stopped, items, "Stopping")
     told = set(caplog.text.partition("Workers are still at ")[2].partition("; each")[0].split(", "))
     (tmp_path / "stop").touch()
-    assert fanout.run(doubled, [fanout.Item("x", {"x": 1})] * 6, "After") == [2] * 6
+    assert fanout.run(doubled, [fanout.Item("x", None, {"x": 1})] * 6, "After") == [2] * 6
     until(lambda: told <= {path.name for path in tmp_path.iterdir()}, 30)
     # The worker that failed may have taken another before it was told.
     assert 2 <= len(told) <= len(list(tmp_path.glob("item *"))) <= 3
@@ -470,14 +469,14 @@ def test_after_an_error_what_goes_on_stops_at_its_next_step(machine: Machines, n
     """On a scheduler of the user's own, whose workers nobody ends."""
     monkeypatch.setenv(fanout.SCHEDULER, machine.address)
     ws = Run(nano_params).workspace
-    items = [fanout.Item(name, {"ws": ws, "folder": tmp_path, "name": name}) for name in ("", "x", "y")]
+    items = [fanout.Item(name, ws, {"folder": tmp_path, "name": name}) for name in ("", "x", "y")]
     with pytest.raises(UserError, match="no more"):
         fanout.run(stepping, items, "Stepping")
     until(lambda: {path.name for path in tmp_path.glob("*-given-up")} == {"x-given-up", "y-given-up"}, 60)
-    assert fanout.run(doubled, [fanout.Item("x", {"x": 1})] * 6, "After") == [2] * 6
+    assert fanout.run(doubled, [fanout.Item("x", None, {"x": 1})] * 6, "After") == [2] * 6
 
 
-def stepping(ws: Workspace, folder: Path, name: str) -> None:
+def stepping(folder: Path, name: str) -> None:
     """Do steps that never end, as a training has them; without a name, fail once two others are at it."""
     if not name:
         until(lambda: len(list(folder.glob("?"))) == 2, 60)
@@ -499,8 +498,8 @@ def broken() -> float:
     return 1 / 0
 
 
-def listed(ws: Workspace | None = None, arguments: dict | None = None, run: Run | None = None) -> int:
-    return len(list((run or ws or arguments["ws"]).folder.iterdir()))
+def listed(folder: Path) -> int:
+    return len(list(folder.iterdir()))
 
 
 @pytest.mark.parametrize("frail", [{"names": "ab", "preload": LITTLE}], indirect=True, ids=["two workers"])
@@ -508,7 +507,7 @@ def test_an_item_that_kills_its_workers_is_given_up(frail: Machines, monkeypatch
     monkeypatch.setenv(fanout.SCHEDULER, frail.address)
     frail.client.run_on_scheduler(set_allowed_failures, 1)
     with pytest.raises(UserError, match="glutton: several workers died while working on it"):
-        fanout.run(deadly, [fanout.Item("glutton")], "Dying")
+        fanout.run(deadly, [fanout.Item("glutton", None)], "Dying")
 
 
 def set_allowed_failures(count: int, dask_scheduler: object) -> None:
@@ -545,7 +544,7 @@ def test_workers_that_could_never_take_an_item_are_refused(monkeypatch) -> None:
                           **{"threads_per_worker": 1, **options}) as cluster:
             monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
             with pytest.raises(UserError, match=message):
-                fanout.run(doubled, [fanout.Item("x", {"x": 1})], "Refused")
+                fanout.run(doubled, [fanout.Item("x", None, {"x": 1})], "Refused")
 
 
 def test_workers_of_this_machine_are_held_while_it_lasts(tmp_path: Path, monkeypatch) -> None:
@@ -554,7 +553,7 @@ def test_workers_of_this_machine_are_held_while_it_lasts(tmp_path: Path, monkeyp
     before, ports = [os.environ.get(name) for name in names], listening()
     monkeypatch.setattr("dask.system.CPU_COUNT", 6)  # of a larger machine
     with machines.hold(tmp_path, workers=2):
-        found = fanout.run(own_pid, [fanout.Item(str(i), {"seconds": 0.5}) for i in range(4)], "Pids")
+        found = fanout.run(own_pid, [fanout.Item(str(i), None, {"seconds": 0.5}) for i in range(4)], "Pids")
         pids, threads = zip(*found, strict=True)
         assert fanout.SCHEDULER in os.environ
         opened = listening() - ports

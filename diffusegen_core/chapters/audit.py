@@ -54,7 +54,7 @@ def judge(ws: Workspace, subject: Subject) -> None:
     subject.artifact.finish(outputs, perf_counter() - start, device=devices.name(ws.device))
 
 
-def extract(ws: Workspace, subject: Subject, first: int) -> None:
+def extract(subject: Subject, first: int) -> None:
     """A work item: store the features of a batch of images, both whole and of the box around the object."""
     pairs = dataset.read(subject.real)
     everyone = members.members(subject, slice(first, first + CHUNK))

@@ -66,7 +66,7 @@ def check(p: Params) -> Iterator[str]:
 def costs(settings: Augment, segment: Segment, supply: Supply, work: Work) -> Iterator[Cost]:
     """The cost of the chapter's networks, without that of the small sets' generators: see `subsets`."""
     choices = [expected(settings, segment, experiment) for experiment in grid(supply, settings, segment)]
-    yield of_networks("7 augment", segment, choices, work)
+    yield of_networks("augment", segment, choices, work)
 
 
 def planned(ws: Workspace, supply: Supply, image_size: int, kind: Planes, settings: Augment,

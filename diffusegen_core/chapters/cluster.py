@@ -71,7 +71,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
         folder, start, rows = artifact.begin(), perf_counter(), np.empty((len(pairs), 0))
         facts: dict[str, Any] = {"origin": settings.file}
         if looks(settings):
-            facts["device"], = fanout.run(extract, [fanout.Item("features of all pairs", {
+            facts["device"], = fanout.run(extract, [fanout.Item("features of all pairs", ws, {
                 "ws": ws, "pairs": pairs.stored, "settings": settings})], "Features")
             rows = _rows(ws, pairs, settings)
         if labels is None:
@@ -100,8 +100,9 @@ def costs(pairs: int, image_size: int, work: Work, classes: int = 1) -> Iterator
     """The chapter's work items in a run of so many pairs; an image has one mask per class."""
     shown = 1 + classes
     flop = shown * pairs * work.cluster.call
-    yield Cost("1 cluster", "features of images and masks", "features", 1, shown * pairs, flop, flop,
-               pairs * (work.planes.all * image_size**2 + shown * FLOAT * work.cluster.width))
+    yield Cost(chapter="cluster", work="features of images and masks", kind="features", items=1,
+               images=shown * pairs, flop=flop, largest=flop,
+               disk=pairs * (work.planes.all * image_size**2 + shown * FLOAT * work.cluster.width))
 
 
 def _recipe(ws: Workspace, pairs: Pairs, settings: Cluster, scan: list[int]) -> Recipe:

@@ -56,12 +56,12 @@ class Work:
         return self.planes.channels + 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """One kind of work of a chapter."""
 
     chapter: str
-    """As in the book's order: "5 evaluate"."""
+    """The one whose page makes it, such as "evaluate"; a key of `standing.NUMBERS`."""
     work: str
     """In words."""
     kind: str
@@ -80,6 +80,12 @@ class Cost:
     """How many GPUs an item uses at once; on a machine without any, how many processes."""
 
 
+def without_network(chapter: str, work: str, kind: str, items: int, disk: float) -> Cost:
+    """The cost of items in which no network is called."""
+    return Cost(chapter=chapter, work=work, kind=kind, items=items, images=0, flop=0.0, largest=0.0,
+                disk=disk)
+
+
 def of_networks(chapter: str, settings: Segment, choices: Sequence[tuple[Choice, Choice]],
                 work: Work) -> Cost:
     """The cost of a grid of segmentation networks: training, choosing the best epoch, and testing.
@@ -95,5 +101,6 @@ def of_networks(chapter: str, settings: Segment, choices: Sequence[tuple[Choice,
         each.append(learnt * work.segment.learn + looked * work.segment.call)
     weights = FLOAT * work.segment.parameters
     # A checkpoint holds the weights, the best weights, and the optimizer's two moments.
-    return Cost(chapter, "segmentation networks", "segmentation", len(choices), images, sum(each),
-                max(each, default=0.0), len(choices) * weights if settings.keep_weights else 0, 4 * weights)
+    return Cost(chapter=chapter, work="segmentation networks", kind="segmentation", items=len(choices),
+                images=images, flop=sum(each), largest=max(each, default=0.0),
+                disk=len(choices) * weights if settings.keep_weights else 0, temporary=4 * weights)

@@ -153,10 +153,11 @@ def run(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings:
         _extract_all(subjects, missing, [one for one in lacking if one.data_type == HELD_OUT],
                      {REAL: len(pairs), HELD_OUT: len(held_out.pairs or ()),
                       **{data_type: len(made) for data_type, made in sets.items()}})
-        fanout.run(audit.judge, [fanout.Item(one.data_type.name, {"ws": ws, "subject": one})
+        fanout.run(audit.judge, [fanout.Item(one.data_type.name, ws, {"ws": ws, "subject": one})
                                  for one in missing], "Judging data types")
-        fanout.run(distances.compare, [fanout.Item(one.data_type.name, {"ws": ws, "subject": one, "count": n})
-                                       for one, n in floors if one in lacking], "Comparing at equal numbers")
+        fanout.run(distances.compare, [
+            fanout.Item(one.data_type.name, ws, {"ws": ws, "subject": one, "count": n})
+            for one, n in floors if one in lacking], "Comparing at equal numbers")
     memory = membership.ask(ws, pairs, held_out.pairs, trained, data or Data(), settings.membership)
     return _result(ws, pairs, sets, settings, held_out, subjects, [one for one, _ in floors], memory)
 
@@ -186,8 +187,9 @@ def costs(settings: Evaluate, pairs: int, supply: Supply, work: Work, held_out: 
         counts.append(made + null + amount.sources * min(amount.samples, settings.sets)
                       + len(DISGUISES) * min(audit.PLANTED, made))
     images = sum(counts)
-    yield Cost("5 evaluate", "features of images and objects", "judging", len(amounts) + 1, images,
-               images * work.judge.call, max(counts) * work.judge.call, images * FLOAT * work.judge.width)
+    yield Cost(chapter="evaluate", work="features of images and objects", kind="judging",
+               items=len(amounts) + 1, images=images, flop=images * work.judge.call,
+               largest=max(counts) * work.judge.call, disk=images * FLOAT * work.judge.width)
     yield from membership.costs(settings.membership, pairs, held_out, models, work)
 
 
@@ -234,8 +236,7 @@ def _extract_all(subjects: list[Subject], missing: list[Subject], held_out: list
     """Put all features that the work items need into the store, batches of images in parallel."""
     asked = [*([] if missing and missing[0].data_type == REAL else subjects[:1]), *missing, *held_out]
     fanout.run(audit.extract, [
-        fanout.Item(f"{one.data_type}, from image {first + 1}",
-                    {"ws": one.ws, "subject": one, "first": first})
+        fanout.Item(f"{one.data_type}, from image {first + 1}", one.ws, {"subject": one, "first": first})
         for one in asked for first in range(0, counts[one.data_type], features.CHUNK)], "Features")
 
 

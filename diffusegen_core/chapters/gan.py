@@ -116,9 +116,10 @@ def costs(settings: Gan, image_size: int, amount: Amount, work: Work) -> Iterato
     trained = settings.source == SINGAN
     each = work.pyramid + samples * work.drawn if trained else 0.0
     steps = 2 * settings.steps * len(singan.sides(image_size, settings)) if trained else 0
-    yield Cost("5 evaluate", "GAN, a SinGAN of each source" if trained else "GAN, pairs that are read", "GAN",
-               sources, sources * steps, sources * each, each,
-               sources * samples * work.pair * image_size ** 2)
+    yield Cost(chapter="evaluate",
+               work="GAN, a SinGAN of each source" if trained else "GAN, pairs that are read", kind="GAN",
+               items=sources, images=sources * steps, flop=sources * each, largest=each,
+               disk=sources * samples * work.pair * image_size ** 2)
 
 
 def filled(settings: Gan, inpaint: Inpaint) -> Gan:
@@ -176,8 +177,8 @@ def _train(ws: Workspace, pairs: Pairs, settings: Gan, drawn: bool) -> Artifact:
         "models": {job.model: pairs.take([job.index]).digest for job in jobs}})
     if not artifact.made():
         made_by = f"SinGAN trained here, noise from scale {settings.start_scale}"
-        pairsets.make(artifact, "SinGAN of each source", jobs, settings.samples or 1, make_source, MANIFEST,
-                      facts={"made_by": made_by}, ws=ws, pairs=pairs.stored, settings=settings)
+        pairsets.make(ws, artifact, "SinGAN of each source", jobs, settings.samples or 1, make_source,
+                      MANIFEST, facts={"made_by": made_by}, ws=ws, pairs=pairs.stored, settings=settings)
     return artifact
 
 
@@ -242,8 +243,8 @@ def _read(ws: Workspace, pairs: Pairs, settings: Gan, data: Data) -> Artifact:
     if not artifact.made():
         files.write_json(artifact.begin() / SOURCE, hashes)
         # One batch, so that all problems are reported at once.
-        pairsets.make(artifact, "Pairs of the GAN", jobs, len(jobs), read_pairs, MANIFEST,
-                      facts={"made_by": made_by, "asked": plain(settings)}, ws=ws, report=report,
+        pairsets.make(ws, artifact, "Pairs of the GAN", jobs, len(jobs), read_pairs, MANIFEST,
+                      facts={"made_by": made_by, "asked": plain(settings)}, report=report,
                       image_size=pairs.image_size, how=how)
     return artifact
 
@@ -284,8 +285,8 @@ def chosen(report: Report, settings: Gan, count: int) -> tuple[list[Job], str]:
                   else "another generator's pairs")
 
 
-def read_pairs(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, report: Report,
-               image_size: int, how: Data = PLAIN) -> None:
+def read_pairs(jobs: list[Job], keys: list[str], folder: Path, report: Report, image_size: int,
+               how: Data = PLAIN) -> None:
     """Copy pairs into the dataset folder, at the run's size. UserError listing all that are not usable."""
     began = time.monotonic()
     wanted = {job.name: (job, key) for job, key in zip(jobs, keys, strict=True)}

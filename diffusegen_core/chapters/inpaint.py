@@ -83,10 +83,10 @@ def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Ite
     for data_type, amount in supply.items():
         if data_type.is_painted and not data_type.is_styled:
             pairs = amount.sources * amount.samples
-            yield Cost("3 inpaint", f"{data_type}, {each} calls each", "sampling", pairs, pairs * each,
-                       pairs * each * work.unet.call,
-                       min(pairs, settings.batch_size) * each * work.unet.call,
-                       pairs * work.pair * image_size**2)
+            yield Cost(chapter="inpaint", work=f"{data_type}, {each} calls each", kind="sampling",
+                       items=pairs, images=pairs * each, flop=pairs * each * work.unet.call,
+                       largest=min(pairs, settings.batch_size) * each * work.unet.call,
+                       disk=pairs * work.pair * image_size**2)
 
 
 def calls(settings: Inpaint) -> int:
@@ -102,7 +102,7 @@ def _set(ws: Workspace, data_type: DataType, pairs: Pairs, clusters: Clusters, m
     artifact = ws.artifact(data_type.artifact, _recipe(ws, pairs, jobs, models, scenes))
     if not artifact.made():
         columns = [*MANIFEST, *(pairsets.GIVEN if data_type.given_masks else [])]
-        pairsets.make(artifact, f"Inpainting {data_type}", jobs, settings.batch_size, make_batch, columns,
+        pairsets.make(ws, artifact, f"Inpainting {data_type}", jobs, settings.batch_size, make_batch, columns,
                       facts=pairsets.painted_anew(scenes.chosen), ws=ws, scenes=scenes,
                       weights=models.weights,
                       models={name: models[name].path for name in artifact.recipe["models"]})

@@ -101,8 +101,8 @@ def ask(ws: Workspace, pairs: Pairs, held_out: Pairs | None, trained: Trained | 
     missing = [suspect for suspect in suspects if not suspect.artifact.made()]
     for suspect in missing:
         suspect.artifact.begin()  # which refuses in a read-only workspace
-    fanout.run(test, [fanout.Item(suspect.model.name, {"ws": ws, "suspect": suspect}) for suspect in missing],
-               "Membership test")
+    fanout.run(test, [fanout.Item(suspect.model.name, ws, {"ws": ws, "suspect": suspect})
+                      for suspect in missing], "Membership test")
     tables = [pd.read_csv(suspect.artifact.file("errors.csv"), dtype={"name": str}, keep_default_na=False)
               for suspect in suspects]
     return Membership(pd.concat(tables, ignore_index=True), ws.seed,
@@ -115,8 +115,9 @@ def costs(count: int | None, pairs: int, held_out: int, models: int, work: Work)
     kinds = [min(count or 0, size) for size in (pairs, held_out)]
     if min(kinds) >= LEAST:
         calls = LEVELS * sum(kinds)
-        yield Cost("5 evaluate", "membership test", "sampling", models, models * calls,
-                   models * calls * work.unet.call, calls * work.unet.call, models * calls * FLOAT)
+        yield Cost(chapter="evaluate", work="membership test", kind="sampling", items=models,
+                   images=models * calls, flop=models * calls * work.unet.call,
+                   largest=calls * work.unet.call, disk=models * calls * FLOAT)
 
 
 def test(ws: Workspace, suspect: Suspect) -> None:

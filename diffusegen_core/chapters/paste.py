@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffusegen_core.chapters.costs import Cost, Work
+from diffusegen_core.chapters.costs import Cost, Work, without_network
 from diffusegen_core.chapters.scenes import chosen
 from diffusegen_core.config import devices
 from diffusegen_core.config.data import Data
@@ -65,8 +65,8 @@ def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Ite
     for data_type, amount in supply.items():
         if data_type.is_pasted:
             pairs = amount.sources * amount.samples
-            yield Cost("3 inpaint", f"{data_type}, no network", "sampling", pairs, 0, 0.0, 0.0,
-                       pairs * work.pair * image_size**2)
+            yield without_network("inpaint", f"{data_type}, no network", "sampling", pairs,
+                                  pairs * work.pair * image_size**2)
 
 
 def plan(seed: int, pairs: Pairs, settings: Inpaint) -> list[Job]:
@@ -83,8 +83,8 @@ def _set(ws: Workspace, data_type: DataType, pairs: Pairs, settings: Inpaint, wh
     artifact = ws.artifact(data_type.artifact, {**_recipe(ws, data_type, pairs, jobs),
                                                 **pairsets.painted_anew(which)})
     if not artifact.made():
-        pairsets.make(artifact, f"Pasting {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
-                      ws=ws, pairs=pairs.stored, data_type=data_type, which=which)
+        pairsets.make(ws, artifact, f"Pasting {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
+                      pairs=pairs.stored, data_type=data_type, which=which)
     return pairsets.read(artifact, data_type)
 
 
@@ -93,9 +93,9 @@ def _recipe(ws: Workspace, data_type: DataType, pairs: Pairs, jobs: list[Job]) -
             "jobs": {job.name: job.seed for job in jobs}, "models": {NO_MODEL: data_type.name}}
 
 
-def make_batch(jobs: list[Job], keys: list[str], folder: Path, ws: Workspace, pairs: Path,
-               data_type: DataType, which: Chosen = None) -> None:
-    """Paste a lesion into the source of each job, and write the pairs. `ws` is for the workers' checks."""
+def make_batch(jobs: list[Job], keys: list[str], folder: Path, pairs: Path, data_type: DataType,
+               which: Chosen = None) -> None:
+    """Paste a lesion into the source of each job, and write the pairs."""
     known = dataset.read(pairs)
     for job, key in zip(jobs, keys, strict=True):
         began = time.monotonic()

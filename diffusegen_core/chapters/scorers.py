@@ -112,7 +112,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Filter, segment: Segment) -> Scor
     missing = [fold for fold in folds if not fold.artifact.made()]
     for fold in missing:
         fold.artifact.begin()  # which refuses in a read-only workspace
-    fanout.run(fit, [fanout.Item(f"fold {fold.number + 1} of {len(folds)}", {"ws": ws, "fold": fold})
+    fanout.run(fit, [fanout.Item(f"fold {fold.number + 1} of {len(folds)}", ws, {"ws": ws, "fold": fold})
                      for fold in missing], "Networks of the filter")
     return Scorers(folds)
 
@@ -146,7 +146,7 @@ def costs(pairs: int, settings: Filter, segment: Segment, work: Work) -> Iterato
         valid = trainsets.held_back(others, segment.validation)
         fold = Choice(("",) * (others - valid)), Choice(("",) * valid)
         alone = segment.model_copy(update={"keep_weights": True, **dict.fromkeys(TESTS)})
-        yield replace(of_networks("5 evaluate", alone, [fold] * min(settings.folds, pairs), work),
+        yield replace(of_networks("evaluate", alone, [fold] * min(settings.folds, pairs), work),
                       work="networks of the filter")
 
 

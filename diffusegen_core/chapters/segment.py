@@ -55,7 +55,7 @@ def check(p: Params) -> Iterator[str]:
 def costs(settings: Segment, supply: Supply, work: Work) -> Iterator[Cost]:
     """The cost of the chapter's networks."""
     choices = [expected(supply, settings, experiment) for experiment in grid(supply, settings)]
-    yield of_networks("6 segment", settings, choices, work)
+    yield of_networks("segment", settings, choices, work)
 
 
 def planned(ws: Workspace, supply: Supply, image_size: int, kind: Planes, settings: Segment,

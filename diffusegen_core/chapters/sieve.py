@@ -124,7 +124,8 @@ def run(ws: Workspace, pairs: Pairs, sets: Sets, networks: Scorers | None, setti
     missing = [task for task in tasks if not task.artifact.made()]
     for task in missing:
         task.artifact.begin()  # which refuses in a read-only workspace
-    fanout.run(score, [fanout.Item(task.data_type.name, {"task": task}) for task in missing], "Scoring pairs")
+    fanout.run(score, [fanout.Item(task.data_type.name, ws, {"task": task}) for task in missing],
+               "Scoring pairs")
     judged = {task.data_type: _judged(task, sets.sets[task.data_type], settings, copy_quantile)
               for task in tasks}
     supply = trainsets.with_filtered(sets.supply, settings)

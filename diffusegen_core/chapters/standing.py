@@ -16,6 +16,9 @@ RESULTS = {"data": "pairs", "cluster": "clusters", "windows": "windows", "train"
            "inpaint": "inpainted", "paste": "pasted", "style": "styled", "gan": "gan", "sets": "synthetic",
            "evaluate": "evaluated", "tests": "tests", "scorers": "", "filter": "filtered",
            "further": "further", "segment": "segmented", "augment": "augmented"}
+# The chapters whose pages make results, in the book's order, and their numbers there.
+NUMBERS = {"cluster": 1, "train": 2, "inpaint": 3, "style": 4, "evaluate": 5, "segment": 6, "augment": 7}
+COLUMNS = ["status", "reason", "differing", "set_aside"]  # of `table`
 
 
 @contextlib.contextmanager
@@ -43,7 +46,9 @@ def chapter(name: str) -> str:
 
 
 def table(p: Params, read: Callable[[str], Any]) -> pd.DataFrame:
-    """One row per chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason.
+    """One row per chapter: its `status` ("made", "none", "to make", "stale", "refused") and the `reason`;
+    what is `differing`, as in NotMadeError, from the parameters asked for; and whether the version asked for
+    is `set_aside`.
 
     A chapter is stale if it, or one that it needs, was made with other parameters.
     """
@@ -51,20 +56,20 @@ def table(p: Params, read: Callable[[str], Any]) -> pd.DataFrame:
     alike = {"windows": not p.data.window, "further": p.generators == 1,
              **dict.fromkeys(("scorers", "filter"), not p.filter.folds)}
     rows = [(name, *_of(name, read)) for name in RESULTS if not alike.get(name)]
-    return pd.DataFrame(rows, columns=["chapter", "status", "reason"]).set_index("chapter")
+    return pd.DataFrame(rows, columns=["chapter", *COLUMNS]).set_index("chapter")
 
 
-def _of(name: str, read: Callable[[str], Any]) -> tuple[str, str]:
+def _of(name: str, read: Callable[[str], Any]) -> tuple[str, str, tuple[str, ...], bool]:
+    """The values of COLUMNS."""
     try:
         result = read(name)
-    except OutdatedError as error:
-        return "stale", str(error)
     except NotMadeError as error:
-        return "to make", str(error)
+        status = "stale" if isinstance(error, OutdatedError) else "to make"
+        return status, str(error), error.differing, error.set_aside
     except UserError as error:
-        return "refused", str(error)
+        return "refused", str(error), (), False
     if result is None:
-        return "none", "The parameters ask for none."
+        return "none", "The parameters ask for none.", (), False
     if not getattr(result, "complete", True):  # a grid, of which a part can be read
-        return "to make", f"{result.unfinished} of {len(result.runs)} networks are not finished."
-    return "made", ""
+        return "to make", f"{result.unfinished} of {len(result.runs)} networks are not finished.", (), False
+    return "made", "", (), False

@@ -127,9 +127,10 @@ def costs(settings: Style, supply: Supply, image_size: int, work: Work) -> Itera
     for data_type, amount in supply.items():
         if data_type.is_styled:
             pairs = amount.sources * amount.samples
-            yield Cost("4 style", f"{data_type}, {steps} steps each", kind, pairs, pairs * calls,
-                       pairs * each, min(pairs, settings.batch_size) * each,
-                       pairs * work.pair * image_size**2)
+            yield Cost(chapter="style", work=f"{data_type}, {steps} steps each", kind=kind, items=pairs,
+                       images=pairs * calls, flop=pairs * each,
+                       largest=min(pairs, settings.batch_size) * each,
+                       disk=pairs * work.pair * image_size**2)
 
 
 def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings: Style, scenes: Scenes,
@@ -141,7 +142,7 @@ def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings
         columns = [*MANIFEST, *(["picture"] if data_type.given_masks else [])]
         if settings.method == SDEDIT:
             columns.remove("mask_dice")
-        pairsets.make(artifact, f"Styling {data_type}", jobs, settings.batch_size, make_batch, columns,
+        pairsets.make(ws, artifact, f"Styling {data_type}", jobs, settings.batch_size, make_batch, columns,
                       extra=_write_steps, facts=pairsets.painted_anew(scenes.chosen), ws=ws, scenes=scenes,
                       origin=origin.folder, settings=settings,
                       network=network, weights=models.weights, given=data_type.given_masks,

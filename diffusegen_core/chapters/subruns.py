@@ -58,7 +58,7 @@ def generators(ws: Workspace, small: Sequence[Subset], within: Callable[[Subset]
     are those that the filter would have judged."""
     runs = {(one.size, one.seed): within(one) for one in small}
     if ws.writable:
-        fanout.run(generate, [fanout.Item(f"{size} pairs, seed {seed}", {"run": run, "again": ws.again},
+        fanout.run(generate, [fanout.Item(f"{size} pairs, seed {seed}", ws, {"run": run, "again": ws.again},
                                           devices=devices)
                               for (size, seed), run in runs.items()], "Generators that see a small set")
     return {which: run.offered() or run.finished("sets") for which, run in runs.items()}

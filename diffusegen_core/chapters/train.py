@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 
 from diffusegen_core.chapters.cluster import Clusters
-from diffusegen_core.chapters.costs import FLOAT, Cost, Work
+from diffusegen_core.chapters.costs import FLOAT, Cost, Work, without_network
 from diffusegen_core.chapters.resuming import CHECKPOINT, OPTIMIZER, PLATEAU, take_up
 from diffusegen_core.chapters.tasks import Task, base_of, task_of
 from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained, taken
@@ -85,7 +85,7 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
               "windows": None if windows is None else windows.stored}
 
     def trained(groups: dict[str, list[int]], title: str, bases: Sequence[Path | None]) -> list[Model]:
-        items = [fanout.Item(f"{name} of generator {place.number}" if place.number else name,
+        items = [fanout.Item(f"{name} of generator {place.number}" if place.number else name, place,
                              {**common, "ws": place, "name": name, "indices": indices,
                               "base": None if name == FULL else base,
                               "labels": labels if name == ONE else []}, devices=settings.devices)
@@ -127,22 +127,22 @@ def costs(settings: Train, clusters: int, image_size: int, work: Work) -> Iterat
     kept = 2 * FLOAT * work.unet.parameters  # both sets of weights, or the optimizer's two moments
     parts = 1 + settings.keep_optimizer * (2 if settings.lr_decay else 1)  # a plateau has both
     if one:
-        yield Cost("2 train", "cluster models, parts of one", "training", clusters, 0, 0.0, 0.0,
-                   clusters * kept)
+        yield without_network("train", "cluster models, parts of one", "training", clusters, clusters * kept)
     for title, count, images in models:
         if not images:
             continue
         if settings.checkpoints is not None:
-            yield Cost("2 train", f"{title}, trained before", "training", count, 0, 0.0, 0.0, count * kept)
+            yield without_network("train", f"{title}, trained before", "training", count, count * kept)
             continue
         steps = -(-images // settings.batch_size)
         seen, grids = steps * settings.batch_size, -(-steps // settings.preview_every)
-        yield Cost("2 train", title, "training", count, count * seen, count * seen * work.unet.learn,
-                   seen * work.unet.learn, count * kept * parts, 2 * kept, settings.devices)
+        yield Cost(chapter="train", work=title, kind="training", items=count, images=count * seen,
+                   flop=count * seen * work.unet.learn, largest=seen * work.unet.learn,
+                   disk=count * kept * parts, temporary=2 * kept, cards=settings.devices)
         calls = grids * settings.preview_images * settings.preview_steps
-        yield Cost("2 train", f"sample grids of the {title}", "sampling", count * grids, count * calls,
-                   count * calls * work.unet.call, calls * work.unet.call,
-                   count * grids * settings.preview_images * GRID * image_size**2)
+        yield Cost(chapter="train", work=f"sample grids of the {title}", kind="sampling",
+                   images=count * calls, flop=count * calls * work.unet.call, largest=calls * work.unet.call,
+                   items=count * grids, disk=count * grids * settings.preview_images * GRID * image_size**2)
 
 
 def _usable(p: Params, name: str) -> None:

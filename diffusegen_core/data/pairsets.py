@@ -22,6 +22,7 @@ from diffusegen_core.parallel import fanout
 from diffusegen_core.store import files, lock
 from diffusegen_core.store.artifacts import GENERATORS, Artifact, Recipe, key
 from diffusegen_core.store.stamps import Stamp, read_stamp
+from diffusegen_core.store.workspace import Workspace
 
 KINDS = ("images", "masks")
 CHOSEN = "classes"  # a key in the stamp of a set
@@ -101,8 +102,9 @@ class PairSets:
                              for data_type, one in self.sets.items()]).set_index("data type")
 
 
-def make(artifact: Artifact, title: str, jobs: Sequence[Job], batch_size: int, work: Callable[..., None],
-         columns: list[str], extra: Callable[[Path, list[Row]], list[Path]] | None = None,
+def make(workspace: Workspace, artifact: Artifact, title: str, jobs: Sequence[Job], batch_size: int,
+         work: Callable[..., None], columns: list[str],
+         extra: Callable[[Path, list[Row]], list[Path]] | None = None,
          facts: dict[str, Any] | None = None, **arguments: Any) -> None:
     """Make the pairs that are missing, in batches of one model each; then the manifest and the stamp.
 
@@ -118,7 +120,7 @@ def make(artifact: Artifact, title: str, jobs: Sequence[Job], batch_size: int, w
         mine = [job for job in jobs if job.model == model and not is_made(folder, job.name, keys[job.name])]
         for first in range(0, len(mine), batch_size):
             batch = mine[first:first + batch_size]
-            items.append(fanout.Item(f"{model}, {batch[0].name} to {batch[-1].name}", {
+            items.append(fanout.Item(f"{model}, {batch[0].name} to {batch[-1].name}", workspace, {
                 "jobs": batch, "keys": [keys[job.name] for job in batch], "folder": folder, **arguments}))
     fanout.run(work, items, title)
     rows = [_kept(folder, job.name) for job in jobs]

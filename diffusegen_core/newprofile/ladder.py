@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from diffusegen_core.newprofile.lines import Line, Sections
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rung:
     """One size of run."""
 
@@ -37,17 +37,24 @@ class Rung:
 
 DECODER = (64, 32, 16)
 LADDER = (
-    Rung(32, 32, (1, 2), 16, 2000, 8, 1e-3, 12, 2, 8, DECODER, 1, False, "a part of smoke"),
-    Rung(32, 32, (1, 2), 16, 3200, 8, 1e-3, 16, 2, 12, DECODER, 3, False, "smoke"),
-    Rung(48, 32, (1, 2, 2), 12, 6000, 4, 5e-4, 24, 2, 24, DECODER, 3, False,
-         "the middle of smoke and kvasir_cpu"),
-    Rung(64, 64, (1, 1, 2, 2), 16, 8000, 2, 2e-4, 48, 3, 60, (128, *DECODER), 3, True, "kvasir_cpu", True),
-    Rung(64, 64, (1, 1, 2, 2), 16, 24000, 2, 2e-4, None, 3, 60, (128, *DECODER), 5, True,
-         "kvasir_cpu, longer", True),
-    Rung(128, 128, (1, 1, 2, 2, 4), 16, 25000, 32, 2e-4, None, 3, 100, (256, 128, *DECODER), 5, True,
-         "one_gpu", True),
-    Rung(256, 128, (1, 1, 2, 2, 4, 4), 16, 50000, 32, 1e-4, None, 3, 100, (256, 128, *DECODER), 5, True,
-         "one_gpu at the paper's image size", True),
+    Rung(side=32, base=32, mult=(1, 2), attention=16, images=2000, batch=8, lr=1e-3, sources=12, samples=2,
+         epochs=8, decoder=DECODER, seeds=1, filtered=False, like="a part of smoke"),
+    Rung(side=32, base=32, mult=(1, 2), attention=16, images=3200, batch=8, lr=1e-3, sources=16, samples=2,
+         epochs=12, decoder=DECODER, seeds=3, filtered=False, like="smoke"),
+    Rung(side=48, base=32, mult=(1, 2, 2), attention=12, images=6000, batch=4, lr=5e-4, sources=24,
+         samples=2, epochs=24, decoder=DECODER, seeds=3, filtered=False,
+         like="the middle of smoke and kvasir_cpu"),
+    Rung(side=64, base=64, mult=(1, 1, 2, 2), attention=16, images=8000, batch=2, lr=2e-4, sources=48,
+         samples=3, epochs=60, decoder=(128, *DECODER), seeds=3, filtered=True, like="kvasir_cpu", bf16=True),
+    Rung(side=64, base=64, mult=(1, 1, 2, 2), attention=16, images=24000, batch=2, lr=2e-4, sources=None,
+         samples=3, epochs=60, decoder=(128, *DECODER), seeds=5, filtered=True, like="kvasir_cpu, longer",
+         bf16=True),
+    Rung(side=128, base=128, mult=(1, 1, 2, 2, 4), attention=16, images=25000, batch=32, lr=2e-4,
+         sources=None, samples=3, epochs=100, decoder=(256, 128, *DECODER), seeds=5, filtered=True,
+         like="one_gpu", bf16=True),
+    Rung(side=256, base=128, mult=(1, 1, 2, 2, 4, 4), attention=16, images=50000, batch=32, lr=1e-4,
+         sources=None, samples=3, epochs=100, decoder=(256, 128, *DECODER), seeds=5, filtered=True,
+         like="one_gpu at the paper's image size", bf16=True),
 )
 PASSES = 400  # over each pair; with more, a model learns little but to repeat the pairs
 SMALL_SETS = 16, 32, 64, 128  # the paper's N

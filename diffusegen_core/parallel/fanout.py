@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from diffusegen_core.config.text import duration
 from diffusegen_core.parallel import progress
+from diffusegen_core.store.workspace import Workspace
 
 SCHEDULER = "DIFFUSEGEN_SCHEDULER"  # the environment variable that names a dask scheduler; unset: no workers
 Result = TypeVar("Result")
@@ -23,6 +24,9 @@ class Item:
     """One call of a work function. Name and arguments can be pickled, so that another process can take it."""
 
     name: str
+    workspace: Workspace | None
+    """That of the run that it reads and writes: a worker must have its folder and its device. None if it
+    belongs to no run."""
     arguments: dict[str, Any] = field(default_factory=dict)
     cost: float = 1  # how long it takes relative to the others, to estimate the time left
     devices: int = 1  # units of the resource `device` that its worker must have: cards

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,26 +211,34 @@ class _Plain(tqdm):
 
 
 _live: list[_Plain] = []  # from the outermost to the innermost
-_last = [-INTERVAL]  # when progress was last reported
 
 
-def _due(interval: float) -> bool:
-    """Whether it is time to report again; if so, the interval starts anew."""
-    due = time.monotonic() - _last[0] >= interval
-    if due:
-        _last[0] = time.monotonic()
-    return due
+@dataclass
+class _Reports:
+    """When progress was last reported, by the monotonic clock."""
+
+    last: float = -INTERVAL
+
+    def due(self, interval: float) -> bool:
+        """Whether it is time to report again; if so, the interval starts anew."""
+        due = time.monotonic() - self.last >= interval
+        if due:
+            self.last = time.monotonic()
+        return due
+
+
+_reports = _Reports()
 
 
 def _log() -> None:
     """Print one line of all levels, if it is time."""
-    if _due(INTERVAL):
+    if _reports.due(INTERVAL):
         print("; ".join(map(words, levels())), file=sys.stderr, flush=True)
 
 
 def _post(interval: float) -> None:
     """Replace the file of the levels, if it is time. It is only informative: a full disk ends no chapter."""
-    if _due(interval):
+    if _reports.due(interval):
         path = Path(os.environ[POSTED])
         fresh = path.with_name(f"{WRITING}fresh-progress.json")
         with contextlib.suppress(OSError):

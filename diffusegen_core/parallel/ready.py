@@ -8,10 +8,9 @@ import contextlib
 import hashlib
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from distributed import Client, default_client, get_worker, wait
@@ -51,12 +50,11 @@ class Needs:
 
 
 @contextlib.contextmanager
-def needs(arguments: Iterable[Mapping[str, Any]]) -> Iterator[Needs]:
-    """What items with these arguments need; while this lasts, a file lies in each run folder.
+def needs(spaces: Collection[Workspace]) -> Iterator[Needs]:
+    """What items of these runs need; while this lasts, a file lies in each run folder.
 
     A folder of the same path may be on a disk of the worker's own, where the file is missing.
     """
-    spaces = [space for each in arguments for space in _workspaces(each)]
     name = f"{files.WRITING}{uuid4().hex}"
     made = Needs(home(), frozenset(space.folder for space in spaces), name,
                  frozenset(space.device for space in spaces), CODE)
@@ -152,12 +150,3 @@ def _refuse_own(folder: Path, name: str, token: str) -> None:
 def _blind(folder: Path, name: str) -> UserError:
     return UserError(f"{name} does not see the folder {folder}, or sees a different one there. All machines "
                      "must see the checkout and the run's folder at the same path: -p run_dir DIR.")
-
-
-def _workspaces(arguments: Mapping[str, Any]) -> list[Workspace]:
-    """The workspaces of the runs that an item belongs to."""
-    nested = arguments.get("arguments")
-    values = [*arguments.values(), *(nested.values() if isinstance(nested, dict) else ())]
-    # An argument may be a run, with its `workspace`, or a task as a chapter describes it, with its `ws`.
-    own = [getattr(value, "workspace", getattr(value, "ws", value)) for value in values]
-    return [value for value in own if isinstance(value, Workspace)]

@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError
 from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from distributed import Client, Future, wait
@@ -28,31 +28,19 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.text import duration
 from diffusegen_core.parallel import cards, progress, ready, stuck, tls
 
+if TYPE_CHECKING:
+    from diffusegen_core.parallel.fanout import Item
+
 log = logging.getLogger(__name__)
 
 DEVICE = "device"  # the resource
-_introduced: set[str] = set()  # schedulers already described, and cards already warned of
+_described: set[str] = set()  # addresses of schedulers that this process has described
+_warned: set[str] = set()  # cards that it has warned of
 PATIENCE = 30.0  # seconds between looks for workers
 OWN = "DIFFUSEGEN_WORKERS"  # the environment variable that is set if all workers are the command's own
 LOST = 300.0  # seconds after which such workers are not expected back
 TELLING = 1.0  # seconds within which a worker's message arrives
 Result = TypeVar("Result")
-
-
-class Item(Protocol):
-    """What a work item must have; see fanout.Item."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def arguments(self) -> dict[str, Any]: ...
-
-    @property
-    def cost(self) -> float: ...
-
-    @property
-    def devices(self) -> int: ...
 
 
 def connect(address: str) -> Client:
@@ -91,18 +79,19 @@ def described(client: Client, address: str) -> str:
     return f"Scheduler {address}, {len(info['workers'])} workers so far{dashboard}"
 
 
-def run(address: str, work: Callable[..., Result], items: Sequence[Item], title: str,
+def run(address: str, work: Callable[..., Result], items: "Sequence[Item]", title: str,
         done: float) -> list[Result]:
     """Call work(**item.arguments) on the workers of a scheduler; results come in the order of the items.
 
     The first error ends it, and is raised here as it was raised there. Raises UserError if the workers cannot
     do such items, and if several workers have died of one item.
     """
-    with connect(address) as client, ready.needs(item.arguments for item in items) as wanted:
+    spaces = [item.workspace for item in items if item.workspace is not None]
+    with connect(address) as client, ready.needs(spaces) as wanted:
         units = max(item.devices for item in items)
         refuse_unfit(client, units)
-        if address not in _introduced:  # once per process, as in a notebook
-            _introduced.add(address)
+        if address not in _described:  # once per process, as in a notebook
+            _described.add(address)
             if progress.POSTED not in os.environ:  # else the command has said so
                 print(described(client, address), file=sys.stderr)
         ready.refuse(client, _fit(client), wanted)
@@ -125,34 +114,51 @@ def run(address: str, work: Callable[..., Result], items: Sequence[Item], title:
 
 def _follow(client: Client, futures: list[Future], board: "_Board", units: int) -> None:
     """Wait for all futures, show their progress, and raise the first error."""
-    pending, looked, lacking, there = set(futures), time.monotonic(), False, time.monotonic()
+    pending, presence = set(futures), _Presence(client, units)
     while pending:
         try:
-            ready, pending = wait(pending, timeout=1, return_when="FIRST_COMPLETED")
+            ended, pending = wait(pending, timeout=1, return_when="FIRST_COMPLETED")
         except TimeoutError:
-            ready = set()
+            ended = set()
         except CancelledError:
             raise UserError("The scheduler was lost, or gave up the work; its log may say why. What is "
                             "finished is on the disk; the same command goes on from there.") from None
         progress.alive()  # workers may be in a queue for days
         board.listen()
-        for future in ready:
+        for future in ended:
             if future.status != "finished":
                 raise _explained(future, board.sent[future.key].name)
             board.finish(future.key)
-        if time.monotonic() - looked > PATIENCE:
-            last, before, lacking = looked, lacking, not _fit(client, units)
-            looked = time.monotonic()
-            if looked - last > 4 * PATIENCE:  # this machine was asleep, or this process stopped
-                there = looked
-            if lacking and not before:
-                log.warning("No worker of the scheduler offers the resource %s; waiting for one.",
-                            f"{DEVICE}={units}" if units > 1 else DEVICE)
-            there = there if lacking else looked
-            if os.environ.get(OWN) and looked - there > LOST:
-                raise UserError("All worker processes of this command have ended, and could not be "
-                                "restarted: check whether the temporary folder is full. What is finished is "
-                                "on the disk; the same command goes on from there.")
+        presence.check()
+
+
+class _Presence:
+    """Whether there are workers that can take items of so many units."""
+
+    def __init__(self, client: Client, units: int) -> None:
+        self.client, self.units = client, units
+        self.lacking = False  # whether there were none at the last look
+        self.looked = time.monotonic()  # when that was
+        self.there = self.looked  # when there last was one
+
+    def check(self) -> None:
+        """Look again if the last look is long ago. Warns when workers begin to be lacking. UserError if they
+        were the command's own, and have been lacking for LOST."""
+        if time.monotonic() - self.looked <= PATIENCE:
+            return
+        last, lacked = self.looked, self.lacking
+        self.lacking = not _fit(self.client, self.units)
+        self.looked = time.monotonic()
+        asleep = self.looked - last > 4 * PATIENCE  # this machine was, or this process was stopped
+        if asleep or not self.lacking:
+            self.there = self.looked
+        if self.lacking and not lacked:
+            log.warning("No worker of the scheduler offers the resource %s; waiting for one.",
+                        f"{DEVICE}={self.units}" if self.units > 1 else DEVICE)
+        if os.environ.get(OWN) and self.looked - self.there > LOST:
+            raise UserError("All worker processes of this command have ended, and could not be restarted: "
+                            "check whether the temporary folder is full. What is finished is on the disk; "
+                            "the same command goes on from there.")
 
 
 def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
@@ -170,7 +176,7 @@ def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
 class _Board:
     """What is known of the items under way: shown behind the bar, and in a line for each at its end."""
 
-    def __init__(self, sent: dict[str, Item], bar: Any, heard: "SimpleQueue[dict[str, Any]]") -> None:
+    def __init__(self, sent: "dict[str, Item]", bar: Any, heard: "SimpleQueue[dict[str, Any]]") -> None:
         self.sent, self.bar, self.heard = sent, bar, heard
         self.at: dict[str, str] = {}  # the worker of an item
         self.shares: dict[str, float] = {}
@@ -258,11 +264,11 @@ def _do(key: str, work: Callable[..., Result], arguments: dict[str, Any], wanted
         return work(**arguments)
 
 
-def _warn_of_one_card(client: Client, cards: set[str]) -> None:
+def _warn_of_one_card(client: Client, named: set[str]) -> None:
     """Warn, once per process, that all workers of a machine share a card because the parameters name it."""
     most = max(Counter(worker["host"] for worker in _fit(client).values()).values(), default=0)
-    for card in cards - _introduced if most > 1 else ():
-        _introduced.add(card)
+    for card in named - _warned if most > 1 else ():
+        _warned.add(card)
         log.warning("Parameters: device: %s is one card for all %d workers of a machine; with device: cuda "
                     "they share out its cards.", card, most)
 

@@ -23,6 +23,7 @@ from diffusegen_core.chapters import (
     train,
 )
 from diffusegen_core.chapters.costs import Cost, Work
+from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -81,8 +82,8 @@ class Plan:
         """The plan as text, for a terminal."""
         shown, total, cards = self.table, self.table[SUMMED].sum(), int(self.table["cards"].max())
         columns = {
-            "chapter": shown["chapter"], "work": shown["work"], "items": shown["items"].map("{:,}".format),
-            "images": shown["images"].map("{:,}".format),
+            "chapter": [f"{NUMBERS[name]} {name}" for name in shown["chapter"]], "work": shown["work"],
+            "items": shown["items"].map("{:,}".format), "images": shown["images"].map("{:,}".format),
             **({"cards": shown["cards"]} if cards > 1 else {}), "FLOP": shown["flop"].map(flop),
             "largest item": shown["largest"].map(flop), "disk": shown["disk"].map(size)}
         time = "time not measured"
@@ -196,7 +197,7 @@ def _small_generators(p: Params, sources: int, work: Work) -> Iterator[Cost]:
             before = summed.get((cost.work, cost.kind))
             summed[cost.work, cost.kind] = cost if before is None else _sum(before, cost)
     for cost in summed.values():
-        yield replace(cost, chapter="7 augment", work=f"generators of small sets: {cost.work}")
+        yield replace(cost, chapter="augment", work=f"generators of small sets: {cost.work}")
 
 
 def _sum(one: Cost, other: Cost) -> Cost:

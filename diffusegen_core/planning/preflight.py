@@ -15,7 +15,7 @@ from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import REAL
 from diffusegen_core.planning import plan, space
 from diffusegen_core.run import Run
-from diffusegen_core.segmentation import trainsets
+from diffusegen_core.segmentation import experiments, trainsets
 from diffusegen_core.store import tracking
 from diffusegen_core.store.artifacts import OutdatedError
 
@@ -140,10 +140,10 @@ def refuse_failed(run: Run, chosen: Collection[str]) -> None:
         tested = run.finished(name) if name in chosen else None
         if tested is None or not len(tested.runs):
             continue
-        status = tested.runs["status"].astype(str)
-        if status.str.startswith("failed").all():
+        status = tested.runs["status"]
+        if experiments.failed(status).all():
             raise UserError(f"All {len(status)} networks of the chapter {name} have failed; the first error: "
-                            f"{status.iloc[0].removeprefix('failed: ')}")
+                            f"{status.iloc[0].removeprefix(experiments.FAILURE)}")
 
 
 def dry_run(run: Run, chosen: Collection[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -81,9 +82,10 @@ def _asked(run: Run) -> str:
 def _table(rows: Any) -> pd.DataFrame | None:
     """The rows of a file as a table; None where they are not such rows."""
     try:
-        return pd.DataFrame(rows, columns=COLUMNS).astype({"items": int, "flop": float})
+        table = pd.DataFrame(rows, columns=COLUMNS).astype({"items": int, "flop": float})
     except (ValueError, TypeError, AssertionError):
         return None
+    return table if table["chapter"].isin(list(NUMBERS)).all() else None
 
 
 def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = None) -> Ahead:
@@ -145,7 +147,7 @@ def _result(row: Any) -> str:
     """The name of the result that a row of the plan belongs to."""
     if row.kind == "GAN":
         return "gan"
-    return "scorers" if row.work == "networks of the filter" else str(row.chapter).split()[1]
+    return "scorers" if row.work == "networks of the filter" else str(row.chapter)
 
 
 def models(p: Params) -> int:

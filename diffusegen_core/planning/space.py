@@ -40,7 +40,7 @@ def needed(p: Params, chosen: Collection[str]) -> float:
     rows: list[Cost] = []
     with contextlib.suppress(UserError):
         for row in plan.rows(p, plan.pairs(p)[0], _sizes(p)):
-            rows += [row] if row.chapter.split()[-1] in chosen else []
+            rows += [row] if row.chapter in chosen else []
     return sum(row.disk for row in rows) + max((row.temporary for row in rows), default=0)
 
 

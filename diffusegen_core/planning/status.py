@@ -2,14 +2,15 @@
 command. Nothing is written to the run."""
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from diffusegen_core.chapters import standing
+from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config import devices
-from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import home
 from diffusegen_core.config.text import about, duration, size
 from diffusegen_core.parallel import progress
@@ -18,18 +19,16 @@ from diffusegen_core.planning.flops import count
 from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import Run
 from diffusegen_core.store import aside, lock, ownparams
+from diffusegen_core.store.artifacts import SHOWN
 
 RUNS = "runs"  # the default folder of runs
 PAGE = Path("site", "_build", "html", "index.html")
-CHAPTERS = ("cluster", "train", "inpaint", "style", "evaluate", "segment", "augment")  # in the book's order
 TITLES = {  # of the results, as on their pages; results merely assembled from others have no line
     "data": "real pairs", "cluster": "clusters", "windows": "windows around the lesions",
     "train": "diffusion models", "inpaint": "painted pairs", "paste": "pairs with pasted lesions",
     "style": "styled pairs", "gan": "pairs of the GAN", "evaluate": "distances, copies, memory",
     "tests": "test sets", "scorers": "networks of the filter", "filter": "pairs that the filter keeps",
     "segment": "segmentation networks", "augment": "networks on small sets"}
-VALUES = re.compile(r"was made with other values \((?P<what>.*)\)\. Make it")
-BACK = "takes it back"  # in the error of an artifact that was set aside
 TO_DO = ("to make", "stale")
 
 
@@ -39,7 +38,7 @@ def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> It
     `verify` compares the hash of every file. The device is probed for about `seconds` to estimate the time
     left, if the run has not finished enough to tell.
     """
-    holder, table = lock.holder(run.folder), run.status()
+    holder, table = lock.holder(run.folder), standing.table(run.params, run.read)
     if holder:
         yield f"Running: {holder}. {_under_way(run)}".rstrip()
     yield from lines(table, remaining.took(run.folder), _counts(run))
@@ -54,7 +53,7 @@ def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> It
 
 
 def lines(table: pd.DataFrame, took: Mapping[str, float], counts: Mapping[str, str]) -> Iterator[str]:
-    """One line for each result of `Run.status`: chapter, title, and state.
+    """One line for each row of a `standing.table`: chapter, title, and state.
 
     `took` has the seconds that results took, `counts` how many parts of unfinished ones are made.
     """
@@ -62,28 +61,26 @@ def lines(table: pd.DataFrame, took: Mapping[str, float], counts: Mapping[str, s
     for name, title in TITLES.items():
         if name not in table.index:
             continue
-        status, reason = table.loc[name, ["status", "reason"]]
-        cause = blamed.setdefault(reason, name) if status not in ("made", "none") else name
-        yield f"{_chapter(name)}  {title:28} {_state(name, cause, status, reason, took, counts)}"
+        row = table.loc[name]
+        cause = blamed.setdefault(row["reason"], name) if row["status"] not in ("made", "none") else name
+        yield f"{NUMBERS[PAGES.get(name, name)]}  {title:28} {_state(name, cause, row, took, counts)}"
 
 
-def _chapter(name: str) -> int:
-    return CHAPTERS.index(PAGES.get(name, name)) + 1
-
-
-def _state(name: str, cause: str, status: str, reason: str, took: Mapping[str, float],
+def _state(name: str, cause: str, row: pd.Series, took: Mapping[str, float],
            counts: Mapping[str, str]) -> str:
+    """The state of a result in words; `row` is its row of the table, `cause` the first result with the same
+    reason."""
+    status = row["status"]
     if status == "made":
         return f"made, in {duration(took[name])}" if took.get(name) else "made"
     if status == "none":
         return "not asked for"
     if status == "refused":
-        return f"refused: {reason}" if name == cause else f"waits for the {TITLES[cause]}"
-    if BACK in reason:
+        return f"refused: {row['reason']}" if name == cause else f"waits for the {TITLES[cause]}"
+    if row["set_aside"]:
         return "set aside; the run takes it back" if name == cause else f"waits for the {TITLES[cause]}"
     if status == "stale":
-        values = VALUES.search(reason)
-        return (f"stale: {values['what'] if values else reason}" if name == cause else
+        return (f"stale: {some(row['differing'], SHOWN)}" if name == cause else
                 f"stale, as the {TITLES[cause]} are")
     return f"to make{counts.get(name, '')}"
 
@@ -169,8 +166,8 @@ def _brief(folder: Path) -> str:
         table = Run.open(folder).status()
     except UserError as error:
         return f"cannot be read: {error}"
-    parts = [f"{_pages(table, 'made', 'none')} of {len(CHAPTERS)} chapters made"]
-    stale = len(CHAPTERS) - _pages(table, "made", "none", "to make", "refused")
+    parts = [f"{_pages(table, 'made', 'none')} of {len(NUMBERS)} chapters made"]
+    stale = len(NUMBERS) - _pages(table, "made", "none", "to make", "refused")
     parts += [f"{stale} stale"] if stale else []
     parts += ["a part is refused"] if "refused" in set(table["status"]) else []
     parts += ["book built"] if (folder / PAGE).is_file() else []
@@ -181,4 +178,4 @@ def _brief(folder: Path) -> str:
 def _pages(table: pd.DataFrame, *among: str) -> int:
     """How many chapters have only results with these statuses."""
     return sum(set(table["status"][[PAGES.get(name, name) == chapter for name in table.index]]) <= set(among)
-               for chapter in CHAPTERS)
+               for chapter in NUMBERS)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import pandas as pd
 
+from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config.sections import Augment
 from diffusegen_core.data.sequences import Grouped
 from diffusegen_core.data.types import GAN, PASTE, DataType
@@ -28,10 +29,9 @@ from diffusegen_core.report.rule import (
     decide,
     joined,
 )
-from diffusegen_core.run import Run
+from diffusegen_core.run import GRIDS, Run
 from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 
-CHAPTERS = {"segment": 6, "augment": 7}
 AMOUNTS = {"segment": "samples", "augment": "size"}  # the number of pairs at which networks are compared
 NO_GROUPS: Mapping[str, Grouped | None] = MappingProxyType({})
 USUAL = Augment()
@@ -40,7 +40,7 @@ ORDER = [one for one in vars(paperclaims).values() if isinstance(one, Claim)]
 
 def of(run: Run) -> list[Verdict]:
     """The verdicts on a run, by claim, from its chapters' results so far; nothing is made."""
-    grids = {chapter: run.finished(chapter) for chapter in CHAPTERS}
+    grids = {chapter: run.finished(chapter) for chapter in GRIDS}
     unfinished = [chapter for chapter, grid in grids.items() if grid is None or not grid.complete]
     groups = {test.name: test.groups for grid in grids.values() if grid for test in grid.tests}
     frames = [grid.images for grid in grids.values() if grid is not None and len(grid.images)]
@@ -129,9 +129,9 @@ def _unfinished(verdict: Verdict, chapter: str, images: pd.DataFrame) -> Verdict
     if chapter != verdict.chapter:
         return verdict
     if not (images["chapter"] == chapter).any():
-        return replace(verdict, verdict=NOT_MADE, reason=f"Run chapter {CHAPTERS[chapter]}.")
+        return replace(verdict, verdict=NOT_MADE, reason=f"Run chapter {NUMBERS[chapter]}.")
     return replace(verdict, reason=f"{verdict.reason} Some results are not made yet: run chapter "
-                                   f"{CHAPTERS[chapter]}.")
+                                   f"{NUMBERS[chapter]}.")
 
 
 def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int,

@@ -12,17 +12,17 @@ from pathlib import Path
 import pandas as pd
 
 from diffusegen_core.chapters.distances import MS_SSIM
+from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import plain
 from diffusegen_core.data.sequences import Grouped
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.report import claims, otherclaims, published, verdict_tables
-from diffusegen_core.report.claims import CHAPTERS
 from diffusegen_core.report.comparisons import PRINTED, SMALL_SETS
 from diffusegen_core.report.rule import Verdict
 from diffusegen_core.report.segment_tables import effort, with_interval
-from diffusegen_core.run import Run
+from diffusegen_core.run import GRIDS, Run
 from diffusegen_core.segmentation import segnet
 from diffusegen_core.segmentation.experiments import FIELDS, IMAGE
 from diffusegen_core.store import files
@@ -72,13 +72,13 @@ def join(runs: Sequence[Run]) -> Joined:
                             f"{difference}.")
     images, notes, owners = [], [], dict[tuple[str, str], tuple[Run, set[str]]]()
     for run in runs:
-        grids = {chapter: run.finished(chapter) for chapter in CHAPTERS}
+        grids = {chapter: run.finished(chapter) for chapter in GRIDS}
         if not any(grid is not None and len(grid.images) for grid in grids.values()):
             raise UserError(f"{run.folder} has no networks of chapters 6 and 7: make them with "
                             f"`diffusegen run {run.folder / 'params.yaml'}`.")
         for chapter, grid in grids.items():
             if grid is None or not grid.complete:
-                notes.append(f"Chapter {CHAPTERS[chapter]} of {run.folder.name} is not finished.")
+                notes.append(f"Chapter {NUMBERS[chapter]} of {run.folder.name} is not finished.")
             if grid is None:
                 continue
             for data_type, rows in grid.images.groupby("data_type", sort=False):

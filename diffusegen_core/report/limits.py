@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
+from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import FULL_SIZE
 from diffusegen_core.data import patients
@@ -15,7 +16,6 @@ from diffusegen_core.report.rule import (
     THESE_PAIRS,
     THESE_PASTED,
 )
-from diffusegen_core.report.unfinished import CHAPTERS
 
 # What the phantoms resemble.
 RESEMBLED = {"phantom": "colonoscopy", "phantom-ultrasound": "ultrasound", "phantom-slices": "CT"}
@@ -24,7 +24,7 @@ SUBSET = "subset"  # a value of augment.generator_sees
 ANY_ANGLE = 180  # degrees, as segment.rotate
 
 
-def of(p: Params, made: Collection[str] = CHAPTERS, pairs: Pairs | None = None) -> Iterator[str]:
+def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = None) -> Iterator[str]:
     """One sentence per limit, the gravest first, for the chapters that are `made`, by name. `pairs` are the
     run's stored ones, whose names may tell which belong together; None where they have not been read."""
     networks = [section for name, section in (("segment", p.segment), ("augment", p.augment)) if name in made]

@@ -17,7 +17,7 @@ class Claim:
     made_for: str = ""
     """The cluster counts, numbers of pairs and test sets that it is made for."""
     chapter: str = "segment"
-    """The chapter whose results are compared: a key of `unfinished.CHAPTERS`."""
+    """The chapter whose results are compared: a key of `standing.NUMBERS`."""
     measure: str = DICE
     clusters: tuple[int, ...] = (20,)
     """The cluster counts whose cells in the paper's own tables are counted; () where it has none."""

@@ -26,6 +26,7 @@ from diffusegen_core.report.figures import (
 )
 from diffusegen_core.report.naming import dice_of
 from diffusegen_core.segmentation import details, trials
+from diffusegen_core.segmentation.experiments import OK
 from diffusegen_core.segmentation.trials import Tested
 
 
@@ -163,5 +164,5 @@ def reliability(result: Tested, p: Params) -> Figure:
 
 def _first(result: Tested, rows: int) -> pd.DataFrame:
     """The rows of `runs` for the first seed's networks with the most synthetic pairs, one per data type."""
-    done = result.runs[(result.runs["status"] == "ok") & (result.runs["seed"] == 0)]
+    done = result.runs[(result.runs["status"] == OK) & (result.runs["seed"] == 0)]
     return done.groupby("data_type", sort=False).tail(1).head(rows)

@@ -22,7 +22,7 @@ from diffusegen_core.report.naming import captioned
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trials
-from diffusegen_core.segmentation.experiments import OK
+from diffusegen_core.segmentation.experiments import OK, failed
 from diffusegen_core.segmentation.trials import Tested
 
 WORDS = {"dice": "Dice", "iou": "IoU"}
@@ -127,7 +127,7 @@ def networks(result: Tested, by: list[str], name: str) -> Table:
     for key, group in result.runs.groupby(by, sort=False, dropna=False):
         done = group[group["status"] == OK]
         rows.append({**dict(zip(by, key, strict=True)), "networks": len(group),
-                     "failed": int(group["status"].str.startswith("failed").sum()),
+                     "failed": int(failed(group["status"]).sum()),
                      **({"real pairs": done["real_pairs"].mean(),
                          "synthetic pairs": (done["train_pairs"] - done["real_pairs"]).mean(),
                          "best epoch": done["best_epoch"].mean(), "validation IoU": done["valid_iou"].mean(),
@@ -141,8 +141,9 @@ def networks(result: Tested, by: list[str], name: str) -> Table:
 
 def failures(result: Tested, name: str) -> Table:
     """What failed, and why; one row that says so where nothing did."""
-    failed = result.runs[result.runs["status"] != OK][["name", "status"]]
-    frame = failed if len(failed) else pd.DataFrame([{"name": "none", "status": "every network was trained"}])
+    lacking = result.runs[result.runs["status"] != OK][["name", "status"]]
+    nothing = {"name": "none", "status": "every network was trained"}
+    frame = lacking if len(lacking) else pd.DataFrame([nothing])
     return show(frame.rename(columns={"name": "network"}), name,
                 "Experiments of this run that have no result.")
 

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.report.tables import escaped
@@ -11,7 +12,6 @@ from diffusegen_core.run import GRIDS, Run
 from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.ownparams import PARAMS
 
-CHAPTERS = {"cluster": 1, "train": 2, "inpaint": 3, "style": 4, "evaluate": 5, "segment": 6, "augment": 7}
 NO_CODE = set("`<>&")  # characters not allowed in a code span that JupyterLab renders as HTML
 
 
@@ -32,7 +32,7 @@ class Progress:
 def of(run: Run) -> Progress:
     """How far a run is; nothing is made."""
     progress = Progress()
-    for name, number in CHAPTERS.items():
+    for name, number in NUMBERS.items():
         try:
             result = run.read(name)
         except NotMadeError:

@@ -129,8 +129,8 @@ def complete(ws: Workspace, title: str, grid: Grid, settings: Segment, tests: Ma
 
     `tests` are the files of the test sets.
     """
-    items = [fanout.Item(experiment.label, {"place": place, "names": names, "settings": settings,
-                                            "tests": dict(tests)})
+    items = [fanout.Item(experiment.label, ws, {"place": place, "names": names, "settings": settings,
+                                                "tests": dict(tests)})
              for experiment, place in experiments.places(ws, grid).items() if (names := obtainable(place))]
     if items:
         log.info("%s: computing further measures of %d finished networks from their weights.", title,

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from diffusegen_core.config import devices
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.data.types import DataType
 from diffusegen_core.measures import overlap
 from diffusegen_core.measures.intervals import GENERATOR
@@ -36,6 +37,7 @@ RUNS = "runs.csv"
 FIELDS = ["chapter", "data_type", "size", "samples", "ratio", "seed"]
 IMAGE = ["test_set", "image", *overlap.COLUMNS]
 OK, TO_DO, TO_SCORE = "ok", "to do", "to score"
+FAILURE = "failed: "  # begins the status of an experiment that failed; the error follows
 SCORING = 0.01  # share of an experiment's cost, roughly, that scoring a trained and kept network takes
 
 
@@ -172,7 +174,7 @@ class Place:
             return OK
         failure = files.read_json(self.folder / FAILED)
         if isinstance(failure, dict) and "error" in failure:
-            return f"failed: {failure['error']}"
+            return f"{FAILURE}{failure['error']}"
         return TO_SCORE if self.network.made() and (self.weights / STAMP).is_file() else TO_DO
 
     @property
@@ -212,7 +214,12 @@ class Results:
     @property
     def failed(self) -> pd.DataFrame:
         """The rows of `runs` that failed."""
-        return self.runs[self.runs["status"].str.startswith("failed")]
+        return self.runs[failed(self.runs["status"])]
+
+
+def failed(status: pd.Series) -> pd.Series:
+    """Whether each of these experiments failed, by its Place.status."""
+    return status.astype(str).str.startswith(FAILURE)
 
 
 def equal(experiment: Experiment) -> float:
@@ -234,12 +241,12 @@ def run(ws: Workspace, chapter: str, title: str, grid: Grid, work: Work, cost: C
     `cost` is an experiment's relative duration, in any unit, for the estimate of the time left.
     """
     known = places(ws, grid)
-    items = [fanout.Item(experiment.label, {"work": work, "place": place, "arguments": inputs(experiment)},
+    items = [fanout.Item(experiment.label, ws,
+                         {"work": work, "place": place, "arguments": inputs(experiment)},
                          left(status, cost(experiment)))
              for experiment, place in known.items() if (status := place.status) != OK]
-    done = sum(map(cost, grid)) - sum(item.cost for item in items)
     _tell_of_scores(item.arguments["place"] for item in items)
-    fanout.run(attempt, items, title, done)
+    fanout.run(attempt, items, title, sum(map(cost, grid)) - sum(item.cost for item in items))
     results = read(ws, grid)
     for name, frame in ((RESULTS, results.images), (RUNS, results.runs)):
         files.write_text(ws.folder / chapter / name, frame.to_csv(index=False))
@@ -256,21 +263,23 @@ def _tell_of_scores(places: Iterable[Place]) -> None:
 
 
 def attempt(work: Work, place: Place, arguments: dict[str, Any]) -> None:
-    """Do one experiment, retry it if it fails, and record a second failure. Interruptions are no failures."""
+    """Do one experiment, retry it if it fails, and record a second failure. A UserError is recorded at once:
+    the same refusal, or a training that diverges, would come again. Interruptions are no failures."""
     for name in (FAILED, TRACEBACK):
         (place.folder / name).unlink(missing_ok=True)
-    told, brief = [], ""
-    for _ in range(ATTEMPTS):
+    told, brief, hopeless = list[str](), "", False
+    while len(told) < ATTEMPTS and not hopeless:
         start = perf_counter()
         try:
             return work(place, **arguments)
         except Exception as error:
             told.append(traceback.format_exc())
             brief = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+            hopeless = isinstance(error, UserError)
         finally:
             spend(place.folder, perf_counter() - start)
     files.write_text(place.folder / TRACEBACK, "\n".join(told))
-    files.write_json(place.folder / FAILED, {"error": brief, "traceback": TRACEBACK, "attempts": ATTEMPTS})
+    files.write_json(place.folder / FAILED, {"error": brief, "traceback": TRACEBACK, "attempts": len(told)})
 
 
 def spend(folder: Path, seconds: float) -> None:

@@ -13,6 +13,7 @@ from diffusegen_core.segmentation.experiments import (
     Experiment,
     Place,
     equal,
+    failed,
     left,
     places,
 )
@@ -49,8 +50,7 @@ def describe(ws: Workspace, title: str, grid: Mapping[Experiment, Recipe | None]
             for experiment, text in status.items() if text != OK or experiment in lacking}
     counts = {"finished": len(measured), "to score": sum(text == TO_SCORE for text in status.values())}
     counts["to do"] = len(grid) - sum(counts.values())
-    failed = sum(text.startswith("failed") for text in status.values())
-    again = f" ({failed} failed before)" if failed else ""
+    again = f" ({count} failed before)" if (count := int(failed(pd.Series(status)).sum())) else ""
     shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word != "to score")
     more = f" {len(lacking)} of the finished ones lack some measures." if lacking else ""
     return "\n".join([f"{title}: {_many(len(grid), 'experiment')}, {shown}{again}.{more}",

@@ -86,7 +86,7 @@ class Tested:
     def unfinished(self) -> int:
         """How many networks have neither been tested nor failed."""
         status = self.runs["status"]
-        return int((~((status == experiments.OK) | status.str.startswith("failed"))).sum())
+        return int((~((status == experiments.OK) | experiments.failed(status))).sum())
 
     def groups_of(self, test: str) -> Mapping[str, str] | None:
         """The sequence, centre or patient of each image of a test set; None where these are not known."""

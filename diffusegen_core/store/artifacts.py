@@ -38,22 +38,26 @@ IN_A_SHELL = "DIFFUSEGEN_IN_A_SHELL"  # environment variable, set for notebooks 
 
 class NotMadeError(UserError):
     """A result was asked for that the run has not made, or not with these parameters. The text says how to
-    make it in Python, `in_a_shell` how to make it with the command."""
+    make it in Python, `in_a_shell` how to make it with the command. `differing` has the `differences` between
+    the version in place and the one asked for; `set_aside` says whether that lies elsewhere in the run."""
 
-    def __init__(self, text: str, shell: str = "") -> None:
+    def __init__(self, text: str, shell: str = "", differing: Sequence[str] = (),
+                 set_aside: bool = False) -> None:
         super().__init__(text)  # alone, so that it can be pickled
-        self._shell = shell
+        self._shell, self.differing, self.set_aside = shell, tuple(differing), set_aside
 
     @property
     def in_a_shell(self) -> str:
         return self._shell or str(self)
 
     @classmethod
-    def of(cls, reason: str, run: Path, chapter: str, how: str = "Make it with {}.") -> "NotMadeError":
+    def of(cls, reason: str, run: Path, chapter: str, how: str = "Make it with {}.",
+           differing: Sequence[str] = (), set_aside: bool = False) -> "NotMadeError":
         """An error that gives the reason, then `how` with the call that makes a chapter, or the command."""
         command = f"`{_command(run)}`"
         in_python = command if IN_A_SHELL in os.environ else f"run.make({chapter!r})"
-        return cls(*(f"{reason} {how.format(call)}" for call in (in_python, command)))
+        text, shell = (f"{reason} {how.format(call)}" for call in (in_python, command))
+        return cls(text, shell, differing, set_aside)
 
 
 class OutdatedError(NotMadeError):
@@ -331,14 +335,13 @@ class Artifact:
         return same is None or contents(stamp) == contents(same)
 
     def _not_made(self) -> NotMadeError:
-        stamp, elsewhere, kind = read_stamp(self.folder), self._elsewhere(), NotMadeError
-        if stamp is None:
-            reason = f"{self.run} has no finished {self.name}"
-        else:
-            reason = f"{self.folder} was made with other values ({some(self._differing(stamp), SHOWN)})"
-            kind = NotMadeError if elsewhere else OutdatedError
+        stamp, elsewhere = read_stamp(self.folder), self._elsewhere()
+        differing = self._differing(stamp) if stamp else []
+        reason = (f"{self.folder} was made with other values ({some(differing, SHOWN)})" if stamp else
+                  f"{self.run} has no finished {self.name}")
         if elsewhere:
-            aside = elsewhere.relative_to(self.run)
-            return kind.of(f"{reason}. The version asked for is in {aside};", self.run,
-                           self._chapter, "{} takes it back.")
-        return kind.of(f"{reason}.", self.run, self._chapter)
+            return NotMadeError.of(
+                f"{reason}. The version asked for is in {elsewhere.relative_to(self.run)};", self.run,
+                self._chapter, "{} takes it back.", differing, set_aside=True)
+        kind = OutdatedError if stamp else NotMadeError
+        return kind.of(f"{reason}.", self.run, self._chapter, differing=differing)
