@@ -485,6 +485,29 @@ def test_without_kept_weights_another_test_set_trains_again(own: Params, network
     assert len(result.images) == 4
 
 
+def test_a_kill_while_a_network_is_tested_costs_no_training_though_weights_are_not_kept(
+        own: Params, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = others(own, keep_weights=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(segnet, "predict", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(p)
+    trained = set(networks.given)
+    assert len(trained) == 1
+    result = run(p)  # the stand-in trains none twice
+    assert result.runs["status"].tolist() == ["ok", "ok"]
+    assert not list((p.folder / "segment").rglob("*.safetensors"))
+    kept = others(own, types=["Real"], epochs=3)
+    networks.given.clear()
+    run(kept)
+    run(others(kept, keep_weights=False, test_count=2))
+    assert len(list((p.folder / "segment").rglob("*.safetensors"))) == 1, "weights kept earlier stay"
+
+
+def killed(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_another_version_is_another_network(own: Params, networks: Networks,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(own)

@@ -94,6 +94,8 @@ def of_networks(chapter: str, settings: Segment, choices: Sequence[tuple[Choice,
         images += learnt + looked
         each.append(learnt * work.segment.learn + looked * work.segment.call)
     weights = FLOAT * work.segment.parameters
-    # A checkpoint holds the weights, the best weights, and the optimizer's two moments.
+    # A checkpoint holds the weights, the best weights, and the optimizer's two moments. Weights that are not
+    # kept lie beside it for a moment, until the network is tested.
+    kept, temporary = (len(choices), 4) if settings.keep_weights else (0, 5)
     return Cost(chapter, "segmentation networks", "segmentation", len(choices), images, sum(each),
-                max(each, default=0.0), len(choices) * weights if settings.keep_weights else 0, 4 * weights)
+                max(each, default=0.0), kept * weights, temporary * weights)
