@@ -421,6 +421,21 @@ def test_masks_and_losses_that_are_lost_are_told_and_made_again_on_request(own: 
     assert (folder / "network" / "history.csv").is_file()
 
 
+@pytest.mark.parametrize("part", ["segment", "segment/NAME"])
+def test_nothing_is_written_through_a_link_in_the_chapters_place(own: Params, networks: Networks,
+                                                                  tmp_path: Path, part: str) -> None:
+    theirs = dict.fromkeys(("results.csv", "runs.csv", "distances.csv", "spent.json"), "the user's")
+    for name, text in theirs.items():
+        files.write_text(tmp_path / "thesis" / name, text)
+    experiment = grid(own)[0]
+    link = own.folder / part.replace("NAME", experiment.named(recipe_of(own, experiment)))
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "thesis")
+    with pytest.raises(UserError, match=f"{link} is a symbolic link"):
+        run(own)
+    assert {path.name: path.read_text() for path in (tmp_path / "thesis").iterdir()} == theirs
+
+
 def test_a_read_only_workspace_reads_what_there_is(own: Params, networks: Networks) -> None:
     with pytest.raises(NotMadeError, match=r"run\.make"):
         run(own, writable=False)

@@ -26,7 +26,7 @@ from diffusegen_core.segmentation.details import WEIGHTS, Details
 from diffusegen_core.segmentation.experiments import Experiment, Place, Results
 from diffusegen_core.segmentation.segnet import RGB_AND_MASK
 from diffusegen_core.segmentation.trainsets import Choice, Sets
-from diffusegen_core.store import files, seeds, tracking
+from diffusegen_core.store import files, moves, seeds, tracking
 from diffusegen_core.store.artifacts import NotMadeError, Recipe
 from diffusegen_core.store.stamps import STAMP, read_stamp
 from diffusegen_core.store.workspace import Workspace
@@ -238,10 +238,14 @@ def run(ws: Workspace, chapter: str, title: str, settings: Segment, tasks: Tasks
 
     Finished networks of older versions get their details from the weights, where these were kept. `facts` are
     kept beside those about each training; `refusals` say which experiments cannot be done, and why.
-    Raises NotMadeError in a read-only workspace where nothing was run.
+    Raises NotMadeError in a read-only workspace where nothing was run, and UserError if the chapter's folder
+    or a network's is a symbolic link.
     """
     recipes = grid(ws.seed, settings, tasks, tests)
     if ws.writable:
+        # Before the grid, which would take it for a failure of the network and record that through the link.
+        networks = experiments.places(ws, recipes).values()
+        moves.refuse_links(ws.folder, [chapter, *(place.name for place in networks)])
         results = _made(ws, chapter, title, settings, tasks, tests, recipes, facts or {}, refusals or {})
     elif (ws.folder / chapter / experiments.RESULTS).is_file():
         results = experiments.read(ws, recipes)
