@@ -166,8 +166,9 @@ def plain(name: object) -> bool:
     return b".." not in parts and max(map(len, parts)) < 256 and len(encoded) < LONGEST
 
 
-def remove(folder: Path, names: Iterable[object]) -> None:
-    """Remove the files of these names in a folder, and the folders that are then empty.
+def remove(folder: Path, names: Iterable[object], itself: bool = True) -> None:
+    """Remove the files of these names in a folder, and the folders that are then empty; as for the folder
+    itself, only if `itself` is set.
 
     The names may be a stranger's: one that leads outside, by itself or through a link, removes nothing.
     """
@@ -176,14 +177,15 @@ def remove(folder: Path, names: Iterable[object]) -> None:
             with contextlib.suppress(OSError):  # it is absent, or not a file
                 path.unlink()
     if folder.is_dir():
-        without_empty(folder)
+        without_empty(folder, itself)
 
 
-def without_empty(folder: Path) -> None:
-    """Remove a folder and its subfolders, except those that hold files."""
+def without_empty(folder: Path, itself: bool = True) -> None:
+    """Remove a folder, if `itself` is set, and its subfolders, except those that hold files."""
     for parent, _, _ in os.walk(folder, topdown=False):
-        with contextlib.suppress(OSError):  # it is not empty
-            os.rmdir(parent)
+        if itself or Path(parent) != folder:
+            with contextlib.suppress(OSError):  # it is not empty
+                os.rmdir(parent)
 
 
 def versions() -> dict[str, str]:
