@@ -160,6 +160,19 @@ def test_after_a_kill_while_a_book_replaces_another_the_next_build_does(tmp_path
     assert files.below(tmp_path / "aside") == []
 
 
+def test_a_book_is_no_more_open_than_the_umask_allows(tmp_path: Path, rendered: None,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MODE", 0o600)
+    monkeypatch.setattr(files, "FOLDER", 0o700)
+    picture = files.write_text(tmp_path / "figures" / "a" / "samples.png", "")
+    picture.chmod(0o666)
+    picture.parent.chmod(0o777)
+    book.build(tmp_path, [])
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "site").rglob("*")
+             if path.name not in (book.MARK, ownpages.WRITTEN)}  # `files` writes these as the umask is now
+    assert modes == {0o600, 0o700}
+
+
 def test_what_lies_beside_a_strangers_book_stays_aside(tmp_path: Path, rendered: None) -> None:
     files.write_json(tmp_path / "site" / book.MARK, ["index.html"])  # without this user's mark
     for name in ("index.html", "notes.html"):

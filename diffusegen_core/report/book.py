@@ -71,6 +71,7 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "", 
     _add_mathjax(fresh / "_build" / "html")
     if as_pdf:
         _print(fresh, strict)
+    _as_the_umask_allows(fresh)
     made = files.write_json(fresh / MARK, files.below(fresh))
     ownpages.record(made, made.read_bytes())
     _make_way(run_dir, mixed=strict and (trust or _built_here(site)))
@@ -299,6 +300,14 @@ def _render(site: Path, strict: bool, *options: str) -> None:
         lines = [line for line in output.splitlines() if line.strip(" =")]
         wrong = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines
         raise UserError("\n".join(["The book was not built:", *wrong[-15:]]))
+
+
+def _as_the_umask_allows(site: Path) -> None:
+    """Give a built book the permissions of new files: copies, such as the theme's, have their originals'."""
+    for parent, _, names in os.walk(site):
+        os.chmod(parent, files.FOLDER)
+        for name in names:
+            os.chmod(Path(parent, name), files.MODE)
 
 
 def _add_mathjax(pages: Path) -> None:
