@@ -269,6 +269,26 @@ def test_files_of_others_stay_where_they_are(tmp_path: Path):
     assert artifact.file("notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("target", ["folder", "folder/notes.txt", "nowhere"])
+def test_links_of_others_stay_where_they_are(tmp_path: Path, target: str):
+    files.write_text(tmp_path / "folder" / "notes.txt", "mine")
+    run = tmp_path / "run"
+    link = make(run, 1).file("link")
+    link.symlink_to(tmp_path / target)
+    for value in (2, 1):
+        make(run, value)
+        assert link.readlink() == tmp_path / target
+
+
+def test_a_link_where_an_artifact_is_made_is_no_part_of_it(tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    run = tmp_path / "run"
+    (Artifact(run, NAME, {"value": 1}).begin() / "link").symlink_to(tmp_path / "folder")
+    artifact = make(run, 1)
+    assert "link" not in artifact.stamp["shown"]
+    assert artifact.file("link").is_symlink()
+
+
 @pytest.mark.parametrize("count", range(3, 9))
 def test_files_of_others_that_a_kill_has_left_aside_are_put_back_at_the_next_look(
         tmp_path: Path, count: int):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,20 @@ def test_a_run_that_is_refused_at_its_data_leaves_nothing(nano_params: Params, f
         raise UserError("01_cluster: no")
     refused(run, chapter)
     assert not run.folder.exists()
+
+
+def test_a_folder_that_the_user_made_stays_when_a_run_is_refused(nano_params: Params) -> None:
+    run = Run(nano_params)
+    run.folder.mkdir(parents=True)
+    run.folder.chmod(0o2770)
+
+    def chapter() -> None:
+        (run.folder / "making" / "data").mkdir(parents=True)
+        raise UserError("no")
+    for _ in range(2):
+        refused(run, chapter)
+        assert stat.S_IMODE(run.folder.stat().st_mode) == 0o2770
+        assert list(run.folder.iterdir()) == []
 
 
 def test_what_others_put_there_and_a_traceback_that_the_error_names_stay(nano_params: Params) -> None:

@@ -1,8 +1,10 @@
 """The book of a part of a run: it builds without the missing chapters, and fails on what is wrong."""
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -15,6 +17,7 @@ from diffusegen_core.data import dataset
 from diffusegen_core.data.pairsets import read_pair
 from diffusegen_core.report import book, front
 from diffusegen_core.run import Run
+from diffusegen_core.store import files, ownpages
 
 TABLE = """:::{table} Sizes, computed in this run.
 :name: tab-cluster-sizes
@@ -127,6 +130,71 @@ def test_the_book_publishes_nothing_that_a_run_links_to(tmp_path: Path) -> None:
     (tmp_path / "whole").symlink_to(tmp_path / "secret")
     book._lay_out(tmp_path / "other", {}, tmp_path / "whole", "")
     assert not (tmp_path / "other" / "figures").exists()
+
+
+class Killed(BaseException):
+    """Stands in for a kill: nothing after it is done."""
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in renders the book, and its pages are one empty file."""
+    monkeypatch.setattr(book, "_render", lambda site, strict: files.write_text(
+        site / "_build" / "html" / "index.html", ""))
+    monkeypatch.setattr(book, "_add_mathjax", lambda pages: None)
+
+
+@pytest.mark.parametrize("kept", ["site/notes.txt", "site/_build/html/notes.html"])
+@pytest.mark.parametrize("count", range(6))
+def test_after_a_kill_while_a_book_replaces_another_the_next_build_does(tmp_path: Path, rendered: None,
+                                                                        kept: str, count: int) -> None:
+    """The kill comes before that renaming of a folder, or that removal of one of the last files."""
+    book.build(tmp_path, [])
+    notes = files.write_text(tmp_path / kept, "mine")
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        kill_after(patch, count)
+        book.build(tmp_path, [])
+    index = book.build(tmp_path, [])
+    assert index.is_file()
+    assert notes.read_text() == "mine"
+    assert files.below(tmp_path / "aside") == []
+
+
+def test_a_book_is_no_more_open_than_the_umask_allows(tmp_path: Path, rendered: None,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MODE", 0o600)
+    monkeypatch.setattr(files, "FOLDER", 0o700)
+    picture = files.write_text(tmp_path / "figures" / "a" / "samples.png", "")
+    picture.chmod(0o666)
+    picture.parent.chmod(0o777)
+    book.build(tmp_path, [])
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "site").rglob("*")
+             if path.name not in (book.MARK, ownpages.WRITTEN)}  # `files` writes these as the umask is now
+    assert modes == {0o600, 0o700}
+
+
+def test_what_lies_beside_a_strangers_book_stays_aside(tmp_path: Path, rendered: None) -> None:
+    files.write_json(tmp_path / "site" / book.MARK, ["index.html"])  # without this user's mark
+    for name in ("index.html", "notes.html"):
+        files.write_text(tmp_path / "site" / name, "theirs")
+    book.build(tmp_path, [])
+    assert files.below(tmp_path / "aside") == [f"{book.OTHERS}/notes.html"]
+    assert not (tmp_path / "site" / "notes.html").exists()
+
+
+def kill_after(patch: pytest.MonkeyPatch, count: int) -> None:
+    """Let the process end after so many renamings of folders and removals of what marks a book."""
+    left = [count]
+    for module, name in ((os, "rename"), (Path, "rename"), (Path, "unlink")):
+        real = getattr(module, name)
+
+        def counted(path: Path, *rest: Path, real: Callable = real, **more: bool) -> object:
+            if Path(path).is_dir() or Path(path).name in (book.MARK, ownpages.WRITTEN):
+                if left[0] == 0:
+                    raise Killed
+                left[0] -= 1
+            return real(path, *rest, **more)
+        patch.setattr(module, name, counted)
 
 
 def test_a_reference_is_replaced_in_its_own_text_alone(tmp_path: Path) -> None:

@@ -133,6 +133,11 @@ def test_fetches_extracts_records_and_does_not_ask_again(server, tmp_path):
     assert left == {".lock", "hyperkvasir", "set.zip", "set.zip.json"}
 
 
+def test_what_is_extracted_is_no_more_open_than_the_umask_allows(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "FOLDER", 0o700)  # as a umask of 077 sets it
+    assert get(server, tmp_path).stat().st_mode & 0o777 == 0o700
+
+
 def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
     interrupt(server, tmp_path, after=100_000)
     kept = (tmp_path / "set.zip.part").stat().st_size

@@ -134,7 +134,7 @@ def test_files_below_a_folder_are_told_and_links_not_followed(tmp_path: Path):
     files.write_text(tmp_path / "run" / "a.txt", "")
     files.write_text(tmp_path / "data" / "d.txt", "")
     (tmp_path / "run" / "link").symlink_to(tmp_path / "data")
-    assert files.below(tmp_path / "run") == ["a.txt", "b/c.txt"]
+    assert files.below(tmp_path / "run") == ["a.txt", "b/c.txt", "link"]
     assert files.below(tmp_path / "absent") == []
 
 

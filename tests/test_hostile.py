@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -36,13 +37,15 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from diffusegen_core import Run, cli, notebooks
+from diffusegen_core.chapters import subruns
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.data import checkup, dataset, fetch, rasters
 from diffusegen_core.diffusion import checkpoints, origins
-from diffusegen_core.networks import weights
+from diffusegen_core.networks import features, weights
 from diffusegen_core.report import book, front, review, tables
 from diffusegen_core.store import aside, files, moves
+from diffusegen_core.store.artifacts import key
 from diffusegen_core.store.stamps import STAMP
 from diffusegen_core.store.workspace import Workspace
 
@@ -442,6 +445,40 @@ def test_looking_at_a_strangers_run_moves_nothing_into_it(nano_run: Run, tmp_pat
     nano_run.make("cluster")
     assert files.below(tmp_path / "theirs") == before
     assert not (nano_run.folder / "cluster" / "letter").exists()
+
+
+@pytest.mark.parametrize("link", ["augment", "augment/generators", "augment/generators/N4-seed0"])
+def test_no_small_sets_generator_is_made_through_a_link(tmp_path: Path, link: str):
+    place = linked(tmp_path, link)
+    assert "is a symbolic link" in refused(
+        subruns.generators, Workspace(tmp_path / "run"), [subruns.Subset(4, 0, [])],
+        lambda one: SimpleNamespace(folder=tmp_path / "run" / one.folder), names=str(place))
+    assert files.below(tmp_path / "theirs") == ["letter"]
+
+
+@pytest.mark.parametrize("link", ["generators", "generators/1"])
+def test_no_further_generator_is_made_through_a_link(tmp_path: Path, link: str):
+    place = linked(tmp_path, link)
+    assert "is a symbolic link" in refused(Workspace(tmp_path / "run").beside, 2, names=str(place))
+    assert files.below(tmp_path / "theirs") == ["letter"]
+
+
+@pytest.mark.parametrize("link", ["features", f"features/{key({})}"])
+def test_features_are_not_kept_through_a_link(tmp_path: Path, link: str):
+    place = linked(tmp_path, link)
+    images = np.zeros((1, 3, 2, 2), np.uint8)
+    assert "is a symbolic link" in refused(features.remembered, tmp_path / "run" / "features", images, {},
+                                           lambda missing: np.zeros((len(missing), 1)), names=str(place))
+    assert files.below(tmp_path / "theirs") == ["letter"]
+
+
+def linked(folder: Path, link: str) -> Path:
+    """A link in a run to a folder that holds somebody's letter."""
+    files.write_text(folder / "theirs" / "letter", "dear")
+    place = folder / "run" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(folder / "theirs")
+    return place
 
 
 @pytest.mark.parametrize("link", ["making", "making/site", "aside", "aside/site"])

@@ -90,6 +90,7 @@ def test_networks_that_are_kept_take_disk():
     kept, gone = (table[table["work"] == "segmentation networks"] for table in found)
     assert (kept["disk"] == kept["items"] * kept["temporary"] / 4).all()
     assert (gone["disk"] == 0).all()
+    assert (gone["temporary"] == kept["temporary"] * 5 / 4).all(), "the weights are there until the tests end"
 
 
 def test_half_the_images_are_half_the_work(paper):

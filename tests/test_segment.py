@@ -422,6 +422,21 @@ def test_masks_and_losses_that_are_lost_are_told_and_made_again_on_request(own: 
     assert (folder / "network" / "history.csv").is_file()
 
 
+@pytest.mark.parametrize("part", ["segment", "segment/NAME"])
+def test_nothing_is_written_through_a_link_in_the_chapters_place(own: Params, networks: Networks,
+                                                                  tmp_path: Path, part: str) -> None:
+    theirs = dict.fromkeys(("results.csv", "runs.csv", "distances.csv", "spent.json"), "the user's")
+    for name, text in theirs.items():
+        files.write_text(tmp_path / "thesis" / name, text)
+    experiment = grid(own)[0]
+    link = own.folder / part.replace("NAME", experiment.named(recipe_of(own, experiment)))
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "thesis")
+    with pytest.raises(UserError, match=f"{link} is a symbolic link"):
+        run(own)
+    assert {path.name: path.read_text() for path in (tmp_path / "thesis").iterdir()} == theirs
+
+
 def test_a_read_only_workspace_reads_what_there_is(own: Params, networks: Networks) -> None:
     with pytest.raises(NotMadeError, match=r"run\.make"):
         run(own, writable=False)
@@ -484,6 +499,29 @@ def test_without_kept_weights_another_test_set_trains_again(own: Params, network
     result = run(others(p, test_count=2))
     assert set(networks.given) == {"Real-seed0", "2-Diff-2-seed0"}
     assert len(result.images) == 4
+
+
+def test_a_kill_while_a_network_is_tested_costs_no_training_though_weights_are_not_kept(
+        own: Params, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = others(own, keep_weights=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(segnet, "predict", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(p)
+    trained = set(networks.given)
+    assert len(trained) == 1
+    result = run(p)  # the stand-in trains none twice
+    assert result.runs["status"].tolist() == ["ok", "ok"]
+    assert not list((p.folder / "segment").rglob("*.safetensors"))
+    kept = others(own, types=["Real"], epochs=3)
+    networks.given.clear()
+    run(kept)
+    run(others(kept, keep_weights=False, test_count=2))
+    assert len(list((p.folder / "segment").rglob("*.safetensors"))) == 1, "weights kept earlier stay"
+
+
+def killed(*arguments: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_another_version_is_another_network(own: Params, networks: Networks,

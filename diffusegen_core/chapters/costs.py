@@ -100,7 +100,9 @@ def of_networks(chapter: str, settings: Segment, choices: Sequence[tuple[Choice,
         images += learnt + looked
         each.append(learnt * work.segment.learn + looked * work.segment.call)
     weights = FLOAT * work.segment.parameters
-    # A checkpoint holds the weights, the best weights, and the optimizer's two moments.
+    # A checkpoint holds the weights, the best weights, and the optimizer's two moments. Weights that are not
+    # kept lie beside it for a moment, until the network is tested.
+    kept, temporary = (len(choices), 4) if settings.keep_weights else (0, 5)
     return Cost(chapter=chapter, work="segmentation networks", kind="segmentation", items=len(choices),
                 images=images, flop=sum(each), largest=max(each, default=0.0),
-                disk=len(choices) * weights if settings.keep_weights else 0, temporary=4 * weights)
+                disk=kept * weights, temporary=temporary * weights)

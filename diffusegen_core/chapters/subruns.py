@@ -12,7 +12,7 @@ import pandas as pd
 from diffusegen_core.parallel import fanout
 from diffusegen_core.segmentation import experiments
 from diffusegen_core.segmentation.trainsets import Sets
-from diffusegen_core.store import files
+from diffusegen_core.store import files, moves
 from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP
 from diffusegen_core.store.workspace import Workspace
 
@@ -55,9 +55,11 @@ def generators(ws: Workspace, small: Sequence[Subset], within: Callable[[Subset]
                devices: int = 1) -> Generators:
     """The pairs of each small set, which are made first if the workspace is writable. `within` gives its run,
     each of whose models is trained on so many devices. If the filter failed, or is not made yet, its pairs
-    are those that the filter would have judged."""
+    are those that the filter would have judged. Raises UserError if a run's folder is, or lies in, a symbolic
+    link."""
     runs = {(one.size, one.seed): within(one) for one in small}
     if ws.writable:
+        moves.refuse_links(ws.folder, [one.folder for one in small])
         fanout.run(generate, [fanout.Item(f"{size} pairs, seed {seed}", ws, {"run": run, "again": ws.again},
                                           devices=devices)
                               for (size, seed), run in runs.items()], "Generators that see a small set")

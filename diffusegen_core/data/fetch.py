@@ -176,7 +176,7 @@ def _extract(archive: Path, folder: Path, record: Path, facts: dict[str, Any]) -
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with bundle.open(member) as source, target.open("xb") as f:
                     shutil.copyfileobj(source, f)
-        temporary.chmod(0o755)
+        temporary.chmod(files.FOLDER)  # mkdtemp made it a private one
         files.write_json(record, facts | {"contents": _contents(temporary)})
         temporary.rename(folder)
     except UNSOUND as error:

@@ -35,7 +35,7 @@ from diffusegen_core.networks.weights import (
     words,
 )
 from diffusegen_core.parallel import progress
-from diffusegen_core.store import files
+from diffusegen_core.store import files, moves
 from diffusegen_core.store.artifacts import Recipe, key
 
 if TYPE_CHECKING:
@@ -169,15 +169,18 @@ def remembered(store: Path, images: np.ndarray, decided_by: Recipe,
                compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Features (N, D) of images (N, ...); `compute` is called only for those that are not in the store.
 
-    The store is a folder with a subfolder for each recipe; rows are keyed by the hash of their image's
-    pixels, so that nothing in it ever becomes stale. Rows computed together share a file, so that workers can
-    fill the store concurrently.
+    The store is a folder of a run, with a subfolder for each recipe; rows are keyed by the hash of their
+    image's pixels, so that nothing in it ever becomes stale. Rows computed together share a file, so that
+    workers can fill the store concurrently. Raises UserError if something is to be written and the place is
+    a symbolic link.
     """
     folder = store / key(decided_by)
     hashes = [files.pixel_hash(image) for image in images]
     known = {content: row for file in sorted(folder.glob("[!.]*.npz"))
              for content, row in _rows(file).items()}
     missing = list({content: i for i, content in enumerate(hashes) if content not in known}.items())
+    if missing:
+        moves.refuse_links(store.parent, [f"{store.name}/{folder.name}"])
     for first in range(0, len(missing), CHUNK):
         chunk = dict(missing[first:first + CHUNK])
         rows = compute(images[list(chunk.values())])

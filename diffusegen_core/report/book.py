@@ -4,6 +4,7 @@ The book is built from whatever the run holds. A page may refer to a chapter tha
 that was not made: such a reference becomes plain text here, so that the build can still fail on wrong ones.
 """
 
+import contextlib
 import html
 import importlib.util
 import json
@@ -23,7 +24,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.report import foreign, pdf
 from diffusegen_core.store import files, ownpages
-from diffusegen_core.store.moves import free, into_place, refuse_links
+from diffusegen_core.store.moves import STRANGERS, free, into_place, refuse_links
 from diffusegen_core.store.stamps import ASIDE, MAKING
 
 ROOT = Path(__file__).parents[2]
@@ -70,12 +71,10 @@ def build(run_dir: Path, notebooks: list[Path] | None = None, footer: str = "", 
     _add_mathjax(fresh / "_build" / "html")
     if as_pdf:
         _print(fresh, strict)
+    _as_the_umask_allows(fresh)
     made = files.write_json(fresh / MARK, files.below(fresh))
     ownpages.record(made, made.read_bytes())
-    if not strict or not (trust or _built_here(site)):
-        _clear(site)
-        _set_aside(run_dir)
-    _clear(site)
+    _make_way(run_dir, mixed=strict and (trust or _built_here(site)))
     into_place(fresh, site, run_dir / ASIDE / "site")
     return site / "_build" / (PDF if as_pdf else "html/index.html")
 
@@ -170,9 +169,9 @@ def _refuse_foreign(site: Path) -> None:
 
 
 def _clear(site: Path) -> None:
-    """Remove what an earlier build has made, and nothing else."""
+    """Remove what an earlier build has made, and nothing else; last its mark, in case a kill comes."""
     made = files.read_json(site / MARK)
-    files.remove(site, [*(made if isinstance(made, list) else []), MARK, ownpages.WRITTEN])
+    files.remove(site, [*(made if isinstance(made, list) else []), ownpages.WRITTEN, MARK])
 
 
 def _built_here(site: Path) -> bool:
@@ -180,13 +179,24 @@ def _built_here(site: Path) -> bool:
     return not site.exists() or ownpages.own(site / MARK, (site / MARK).read_bytes())
 
 
-def _set_aside(run_dir: Path) -> None:
-    """Move aside what is left in the book's place, and what is parked to be put back there."""
-    for place in (run_dir / "site", run_dir / ASIDE / "site"):
+def _make_way(run_dir: Path, mixed: bool) -> None:
+    """Move the earlier book aside, then remove there what a build has made. What is left, others' files, is
+    parked to be put back beside the new book or, unless the two may be mixed, stays aside.
+
+    The book is moved as a whole, so that after a kill nothing without a mark lies in its place.
+    """
+    site, parked = run_dir / "site", run_dir / ASIDE / "site"
+    others = run_dir / ASIDE / OTHERS
+    aside = []
+    for place, target in [(site, parked / STRANGERS)] if mixed else [(site, others), (parked, others)]:
         if place.exists():
-            aside = free(run_dir / ASIDE / OTHERS)
-            aside.parent.mkdir(exist_ok=True)
-            place.rename(aside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside.append(place.rename(free(target)))
+    for old in (*aside, *parked.glob("*")):
+        if old.is_dir() and not old.is_symlink():
+            _clear(old)
+    with contextlib.suppress(OSError):  # absent, or not empty
+        os.removedirs(parked)
 
 
 def _no_files(folder: str, names: list[str]) -> list[str]:
@@ -290,6 +300,14 @@ def _render(site: Path, strict: bool, *options: str) -> None:
         lines = [line for line in output.splitlines() if line.strip(" =")]
         wrong = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines
         raise UserError("\n".join(["The book was not built:", *wrong[-15:]]))
+
+
+def _as_the_umask_allows(site: Path) -> None:
+    """Give a built book the permissions of new files: copies, such as the theme's, have their originals'."""
+    for parent, _, names in os.walk(site):
+        os.chmod(parent, files.FOLDER)
+        for name in names:
+            os.chmod(Path(parent, name), files.MODE)
 
 
 def _add_mathjax(pages: Path) -> None:

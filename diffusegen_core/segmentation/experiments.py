@@ -119,20 +119,19 @@ class Place:
         return self.network.made() and self._weights(contents(self.network.stamp)).made()
 
     def trained(self, outputs: list[Path], seconds: float, facts: dict[str, Any],
-                save: Callable[[Path], Path] | None = None, spent: Sequence[Path] = ()) -> None:
+                save: Callable[[Path], Path], spent: Sequence[Path] = (), temporary: bool = False) -> None:
         """Finish the network, whose `outputs` lie in the folder of `network.begin()`.
 
         `facts` become columns of `Results.runs` and must be JSON-serialisable. `save` writes the weights into
-        a folder, if they are to be kept. Files in `spent` are deleted at the end. If an earlier training of
-        the same recipe gave another network, as may happen on a GPU, that one is set aside and its scores no
-        longer count.
+        a folder; if `temporary`, their stamp says that they are only kept until the network is tested. Files
+        in `spent` are deleted at the end. If an earlier training of the same recipe gave another network, as
+        may happen on a GPU, that one is set aside and its scores no longer count.
         """
         identity = {path.relative_to(self.network.begin()).as_posix(): files.remembered_sha256(path)
                     for path in outputs}
         device = devices.name(self.workspace.device)
-        if save is not None:
-            weights = self._weights(identity)
-            weights.finish([save(weights.begin())], 0, device=device)
+        weights = self._weights(identity)
+        weights.finish([save(weights.begin())], 0, device=device, temporary=temporary)
         self.network.finish(outputs, seconds, replace=True, spent=spent, facts=facts, device=device)
 
     def test(self, name: str) -> Artifact:

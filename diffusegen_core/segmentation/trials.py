@@ -25,8 +25,9 @@ from diffusegen_core.segmentation import details, experiments, forecast, segnet,
 from diffusegen_core.segmentation.details import WEIGHTS, Details
 from diffusegen_core.segmentation.experiments import Experiment, Place, Results
 from diffusegen_core.segmentation.trainsets import Choice, Sets
-from diffusegen_core.store import files, seeds, tracking
+from diffusegen_core.store import files, moves, seeds, tracking
 from diffusegen_core.store.artifacts import NotMadeError, Recipe
+from diffusegen_core.store.stamps import STAMP, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 VERSION = 2  # raised when the same parameters would give another network
@@ -163,8 +164,9 @@ def cost(settings: Segment, train: Choice, valid: Choice) -> float:
 def work(place: Place, trial: Trial) -> None:
     """Train one network, unless its weights are kept, and test it on every set on which it has no scores.
 
-    The losses of every epoch are kept, the weights if the settings say so, and for each test set the scores,
-    a few predicted masks, and the details.
+    The losses of every epoch are kept, and for each test set the scores, a few predicted masks, and the
+    details. If the settings do not keep the weights, they go once all tests are done, so that a kill during a
+    test costs no training.
     """
     if trial.refusal:
         raise UserError(f"{place.experiment.label}: {trial.refusal}")
@@ -176,6 +178,8 @@ def work(place: Place, trial: Trial) -> None:
            else _train(place, trial, device))
     for name in place.untested:
         _score(place, trial, net, name)
+    if not trial.settings.keep_weights:
+        _drop_temporary_weights(place)
 
 
 def _train(place: Place, trial: Trial, device: torch.device) -> nn.Module:
@@ -200,8 +204,16 @@ def _train(place: Place, trial: Trial, device: torch.device) -> nn.Module:
     def save(kept: Path) -> Path:
         return segnet.save(kept / WEIGHTS, fitted.net)
 
-    place.trained([history], fitted.seconds, facts, save if settings.keep_weights else None, [checkpoint])
+    place.trained([history], fitted.seconds, facts, save, [checkpoint], temporary=not settings.keep_weights)
     return fitted.net
+
+
+def _drop_temporary_weights(place: Place) -> None:
+    """Remove weights that were saved for the tests only; others, which earlier settings kept, stay."""
+    stamp = read_stamp(place.weights)
+    if stamp and stamp.get("temporary") is True:
+        # The stamp goes first: if a kill comes then, what is left does not count as weights.
+        files.remove(place.weights, [STAMP, *stamp["outputs"]])
 
 
 def _score(place: Place, trial: Trial, net: nn.Module, name: str) -> None:
@@ -225,10 +237,14 @@ def run(ws: Workspace, chapter: str, title: str, settings: Segment, tasks: Tasks
 
     Finished networks of older versions get their details from the weights, where these were kept. `facts` are
     kept beside those about each training; `refusals` say which experiments cannot be done, and why.
-    Raises NotMadeError in a read-only workspace where nothing was run.
+    Raises NotMadeError in a read-only workspace where nothing was run, and UserError if the chapter's folder
+    or a network's is a symbolic link.
     """
     recipes = grid(ws.seed, settings, tasks, tests)
     if ws.writable:
+        # Before the grid, which would take it for a failure of the network and record that through the link.
+        networks = experiments.places(ws, recipes).values()
+        moves.refuse_links(ws.folder, [chapter, *(place.name for place in networks)])
         results = _made(ws, chapter, title, settings, tasks, tests, recipes, facts or {}, refusals or {})
     elif (ws.folder / chapter / experiments.RESULTS).is_file():
         results = experiments.read(ws, recipes)

@@ -198,7 +198,7 @@ class Artifact:
         decisive = {path.relative_to(making).as_posix(): path for path in outputs}
         shown = {name: making / name for name in files.below(making)
                  if name not in decisive and name != STAMP and not Path(name).name.startswith(files.WRITING)
-                 and making / name not in spent}
+                 and making / name not in spent and (making / name).is_file()}
         stamp = {
             "recipe": self.recipe,
             "outputs": {name: described(path) for name, path in decisive.items()},

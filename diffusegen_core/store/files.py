@@ -149,9 +149,12 @@ def pixel_hash(image: np.ndarray) -> str:
 
 
 def below(folder: Path) -> list[str]:
-    """The files in a folder and its subfolders, relative to it, sorted; links are not followed."""
-    return sorted(Path(parent, name).relative_to(folder).as_posix()
-                  for parent, _, names in os.walk(folder) for name in names)
+    """The files and links in a folder and its subfolders, relative to it, sorted; links are not followed."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        links = [name for name in folders if Path(parent, name).is_symlink()]  # to folders
+        found += [Path(parent, name).relative_to(folder).as_posix() for name in (*names, *links)]
+    return sorted(found)
 
 
 def plain(name: object) -> bool:
@@ -166,8 +169,9 @@ def plain(name: object) -> bool:
     return b".." not in parts and max(map(len, parts)) < 256 and len(encoded) < LONGEST
 
 
-def remove(folder: Path, names: Iterable[object]) -> None:
-    """Remove the files of these names in a folder, and the folders that are then empty.
+def remove(folder: Path, names: Iterable[object], itself: bool = True) -> None:
+    """Remove the files of these names in a folder, and the folders that are then empty; as for the folder
+    itself, only if `itself` is set.
 
     The names may be a stranger's: one that leads outside, by itself or through a link, removes nothing.
     """
@@ -176,14 +180,15 @@ def remove(folder: Path, names: Iterable[object]) -> None:
             with contextlib.suppress(OSError):  # it is absent, or not a file
                 path.unlink()
     if folder.is_dir():
-        without_empty(folder)
+        without_empty(folder, itself)
 
 
-def without_empty(folder: Path) -> None:
-    """Remove a folder and its subfolders, except those that hold files."""
+def without_empty(folder: Path, itself: bool = True) -> None:
+    """Remove a folder, if `itself` is set, and its subfolders, except those that hold files."""
     for parent, _, _ in os.walk(folder, topdown=False):
-        with contextlib.suppress(OSError):  # it is not empty
-            os.rmdir(parent)
+        if itself or Path(parent) != folder:
+            with contextlib.suppress(OSError):  # it is not empty
+                os.rmdir(parent)
 
 
 def versions() -> dict[str, str]:

@@ -27,6 +27,7 @@ SILENT = 65.0  # seconds after which an untouched lock counts as abandoned
 TRIES = 5  # attempts, in case the lock file was removed before it was locked
 GLANCE = 0.1  # seconds within which a process that only looks at a lock releases it
 MARK = "run.json"  # the file that marks a run folder
+GIVEN = "given"  # in the mark: true if the user had made the folder
 
 
 def is_run(folder: Path) -> bool:
@@ -68,11 +69,12 @@ def claim(folder: Path) -> None:
     if not is_run(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
+            given = folder.is_dir()
             # It will hold patients' images, so it is private, unless the user has made it with other modes.
             folder.mkdir(mode=files.PRIVATE_FOLDER, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be the run folder: {error.strerror}.") from None
-        files.write_json(folder / MARK, {"diffusegen": __version__})
+        files.write_json(folder / MARK, {"diffusegen": __version__, GIVEN: given})
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffusegen_core.store import lock, seeds
+from diffusegen_core.store import lock, moves, seeds
 from diffusegen_core.store.artifacts import GENERATORS, Artifact, Recipe
 
 
@@ -39,11 +39,12 @@ class Workspace:
 
     def beside(self, generators: int) -> "list[Workspace]":
         """The workspaces of the other generators, of so many in all; none if this is not the first one's, or
-        is read-only."""
+        is read-only. Raises UserError if the folder of one is, or lies in, a symbolic link."""
         if self.number or not self.writable:
             return []
         others = [self.generator(number) for number in range(1, generators)]
         for one in others:
+            moves.refuse_links(self.folder, [f"{GENERATORS}/{one.number}"])
             lock.claim(one.folder)  # so that what it sets aside is listed
         return others
 
