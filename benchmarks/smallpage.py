@@ -18,6 +18,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib.figure import Figure
 
 from diffusegen_core import __version__
@@ -58,12 +59,15 @@ PLACES = {"data.source": "/path/to/pairs", "segment.cvc": "/path/to/CVC-ClinicDB
           **{f"{part}.weights": "/path/to/mobilenet_v2.pth"
              for part in ("cluster", "style", "evaluate", "segment")}}
 UNSAID = {"profile", "run_dir"}
+# The pretrained networks at hand, in place of the libraries' own downloads.
+AT_HAND = (".weights", ".input_range", ".vgg", ".vgg_weights")
 
 HEAD = """# Results at small scale
 
-**Overview.** What the profile `kvasir_cpu` gives on the paper's 348 real pairs: how long it takes, samples,
-and whether the pairs help a segmentation network. Every value on this page is computed, none is published.
-A command wrote the page from a finished run, which is not the run that the other pages show.
+**Overview.** What the profile `kvasir_cpu` gives on the paper's 348 real pairs{apart}: how
+long it takes, samples, and whether the pairs help a segmentation network. Every value on this page is
+computed, none is published. A command wrote the page from a finished run, which is not the run that the other
+pages show.
 
 **Prerequisites.** {doc}`how_to_read`, and for what is measured {doc}`05_evaluate` to {doc}`08_summary`.
 
@@ -86,7 +90,8 @@ test image has chosen an epoch or a pair of this run. But some of them tested ot
 the profile were chosen (`benchmarks/README.md`), so that these may suit them a little too well."""
 
 SUBSET = """In the tables above the diffusion models had seen all pairs of the run, more than a user with a
-small set has. Here they saw the small set alone, and each seed has a set and models of its own."""
+small set has. Here they saw the small set alone, and each seed has a set and models of its own. As above,
+synthetic pairs replace real ones; adding them to all the real pairs was not measured."""
 
 
 def arguments() -> argparse.Namespace:
@@ -121,7 +126,7 @@ def page(run: Run, subset: Run | None, wall: dict[str, Any], noise: list[Pairs])
     segment, augment, evaluated = run.read("segment"), run.read("augment"), run.read("evaluate")
     several = [trainings.table(run)] if run.params.generators > 1 else []
     parts = [
-        HEAD, "## Set-up", setup(run), command(run),
+        HEAD.replace("{apart}", apart(run)), "## Set-up", setup(run), command(run),
         "## Time", TIME, timed(wall),
         "## Samples", PICTURES, masked(noise), figure(),
         "## What was found", answer.table(run, verdicts=verdicts), keynumbers.table(run),
@@ -131,8 +136,7 @@ def page(run: Run, subset: Run | None, wall: dict[str, Any], noise: list[Pairs])
         "## What the filter keeps", FILTER, filtering.table(run),
         "## Pairs alone", ALONE, *several, segment_tables.alone(run, segment, "dice"),
         "## Small sets with synthetic pairs", *small(run, augment),
-        *(["## Generators that saw a small set alone", SUBSET, *small(subset, subset.read("augment"))]
-          if subset else []),
+        *(["## Generators that saw a small set alone", SUBSET, *small_alone(subset)] if subset else []),
         "## Verdicts", verdict_tables.overall(run, verdicts),
         "## What this run cannot say",
         "\n".join(f"- {line}" for line in limits.of(run.params, pairs=run.pairs))]
@@ -165,13 +169,28 @@ def setup(run: Run) -> str:
 
 def command(run: Run) -> str:
     """The command line of the run: what differs from the profile, with placeholders for paths."""
+    given = {key: PLACES.get(key, value) if value != "random" else value
+             for key, value in changed(run).items()}
+    lines = [f"diffusegen run params/{PROFILE}.yaml --workers 2",
+             *(f"    -p {key} {shell(value)}" for key, value in given.items())]
+    return "```bash\n" + " \\\n".join(lines) + "\n```"
+
+
+def apart(run: Run) -> str:
+    """Which values of the run are not the profile's, data and pretrained networks aside: as ", with `seed: 1`
+    in place of its own value", or ""."""
+    own = {key: yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
+           for key, value in changed(run).items() if key not in PLACES and not key.endswith(AT_HAND)}
+    told = [f"`{key}: {value}`" for key, value in own.items()]
+    named = " and ".join(filter(None, [", ".join(told[:-1]), *told[-1:]]))
+    return f", with {named} in place of its own value{'s' if len(told) > 1 else ''}" if told else ""
+
+
+def changed(run: Run) -> dict[str, Any]:
+    """The parameters in which a run differs from the profile, by dotted keys."""
     written = params.validate(params.load(params.profile_file(PROFILE)))
     profile, mine = (flat(params.plain(p)) for p in (written, run.params))
-    changed = {key: PLACES.get(key, value) if value != "random" else value for key, value in mine.items()
-               if value != profile[key] and key not in UNSAID}
-    lines = [f"diffusegen run params/{PROFILE}.yaml --workers 2",
-             *(f"    -p {key} {shell(value)}" for key, value in changed.items())]
-    return "```bash\n" + " \\\n".join(lines) + "\n```"
+    return {key: value for key, value in mine.items() if value != profile[key] and key not in UNSAID}
 
 
 def flat(nested: dict[str, Any], before: str = "") -> dict[str, Any]:
@@ -183,7 +202,8 @@ def flat(nested: dict[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def shell(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, list) else "null" if value is None else str(value)
+    told = str(value).lower() if isinstance(value, bool) else str(value)
+    return f'"{value}"' if isinstance(value, list) else "null" if value is None else told
 
 
 def times(run: Run) -> dict[str, Any]:
@@ -272,6 +292,14 @@ def small(run: Run, result: Tested) -> Iterator[Table]:
         yield segment_tables.small(run, result, "dice", ratio)
     yield segment_details.detection(run, result, SMALL, "augment-detection")
     yield segment_details.seeds_needed(result, "augment-seeds")
+
+
+def small_alone(run: Run) -> Iterator[Table]:
+    """The same tables of a run whose generators see a small set alone, and its gains, which the key numbers
+    have for the other run."""
+    result = run.read("augment")
+    yield keynumbers.gains(run, result, "augment-gains")
+    yield from small(run, result)
 
 
 if __name__ == "__main__":

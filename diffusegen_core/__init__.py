@@ -1,22 +1,7 @@
 """Synthetic labelled images with diffusion models: the program behind the book.
 
-A beginner needs `from diffusegen_core import Run`, and the page "Python" of the book. Each line below imports
-only from itself and from the lines above it:
-
-    config          configuration: parameters, devices, errors
-    store           artifacts on disk, seeds, locks
-    parallel        from one work item to many, and their progress
-    networks        third-party networks and their weights, SinGAN
-    data            images with masks: drawn, read, checked, written
-    measures        distances, copies, overlap, intervals
-    diffusion       process, network, samplers, RePaint, guidance, checkpoints
-    segmentation    U-Net++, training sets, grids of experiments
-    chapters        the chapters of the book, each a function of its inputs
-    run             Run, which chains the chapters
-    planning        costs and errors, reported before a run
-    report          figures, tables, claims, the book
-    notebooks       the chapters' notebooks, executed
-    cli             the command `diffusegen`
+A beginner needs `from diffusegen_core import Run`, and the page "Python" of the book. CONTRIBUTING.md
+describes the modules and their order.
 """
 
 from typing import TYPE_CHECKING, Any

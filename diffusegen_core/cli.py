@@ -87,8 +87,8 @@ def run(
              "repeated.")] = None,
     book: Annotated[bool, typer.Option(help="Build the book at the end.")] = True,
     dry_run: Annotated[bool, typer.Option(
-        help="Only show the networks of chapters 6 and 7, of those that are chosen, and how long they will "
-             "take. Nothing is written into the run folder.")] = False,
+        help="Only list the networks of chapters 6 and 7 (if chosen by --from, --to or --only), and how long "
+             "they will take. Nothing is written into the run folder.")] = False,
     workers: Annotated[int | None, typer.Option(
         min=1, max=256, help="Do the work in this many processes on this machine.")] = None,
     scheduler: Annotated[str | None, typer.Option(
@@ -98,7 +98,7 @@ def run(
     insecure: Annotated[bool, typer.Option(
         "--insecure", help="Accept an unencrypted --scheduler that others can reach.")] = False,
 ) -> None:
-    """Execute the chapters of a run, each resuming what is there, and build the book."""
+    """Execute the chapters of a run, reusing what is finished, and build the book."""
     if dry_run:
         _call.resumes = False
     this = _run(profile, overrides or [], f"Looking at what is finished of {profile}; nothing is made"
@@ -228,8 +228,8 @@ def paint(
 ) -> None:
     """Paint lesions into pictures of your own, of any size, with the models of a run.
 
-    Without --mask and --like a lesion of a usual size appears somewhere in the view. The same command goes on
-    where it was stopped.
+    Without --mask and --like a lesion of a typical size is placed somewhere in the field of view. The same
+    command goes on where it was stopped.
     """
     tell(f"Painting into {len(images)} picture{'' if len(images) == 1 else 's'} with the models of {folder}")
     from diffusegen_core import painting

@@ -17,7 +17,7 @@ def review_make(
     per_type: Annotated[int, typer.Option(min=1, help="Pairs of each data type.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Where form and key go; by default RUN/review.")] = None,
 ) -> None:
-    """Write a form of shuffled pairs, Real, K-Diff and K-Styled-Diff, and its key."""
+    """Write a form of shuffled real, painted and styled pairs, and its key."""
     from diffusegen_core.report import review
     from diffusegen_core.run import Run
     from diffusegen_core.store import moves

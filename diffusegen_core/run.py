@@ -336,10 +336,6 @@ class Run:
         """The pairs of a generator that chapters 6 and 7 choose from, or None if they are not made."""
         return getattr(self.finished("filter", generator), "sets", None)
 
-    def keep_params(self) -> Path | None:
-        """Write the parameters into the run folder. Others there are set aside; return where, or None."""
-        return ownparams.keep(self.params, self.given)
-
     def status(self) -> pd.DataFrame:
         """A row per chapter: its status ("made", "none", "to make", "stale", "refused"), and the reason."""
         return standing.table(self.params, self.read)[["status", "reason"]]

@@ -176,14 +176,14 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     assert told["Better than real pairs alone?"].verdict == TOO_LITTLE
     assert told["Better than real pairs alone?"].basis.endswith("; a verdict needs 20 images")
     assert "Better than pasting?" not in told, "the run pastes nothing"
-    words = (r".* a pair: that is the mean of \d+ painted and styled pairs \(2-Styled-Diff\), training "
+    words = (r".* per pair: that is the mean of \d+ painted and styled pairs \(2-Styled-Diff\), training "
              r"included; everything made in this run took .* s of work, workers and GPUs added up, on .*[.]")
     assert re.fullmatch(words, told["What do they cost?"].sentence)
     assert list(answer.missing(nano_run, list(told))) == [
         "This run has no pasted pairs; `inpaint.baselines` adds them."]
     columns = keynumbers.table(nano_run).frame
     assert columns.columns[0] == "pairs"
-    assert {"Dice, trained on them alone", "gain over 4 real pairs", "time a pair"} <= set(columns)
+    assert {"Dice, trained on them alone", "gain over 4 real pairs", "time per pair"} <= set(columns)
     first, *others = columns.to_dict("records")
     assert first["pairs"] == "real pairs (Real)"
     assert re.fullmatch(r"0[.]\d{3} \[0[.]\d{3},\xa00[.]\d{3}\] alone", first["gain over 4 real pairs"]), (
@@ -197,7 +197,7 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     assert [one.question for one in answer.questions(partial)] == ["What do they cost?"]
     lacking, *_ = answer.missing(partial, [])
     assert lacking == "Chapters 5 to 7 are not made. Next: `diffusegen run params.yaml` in the folder run."
-    assert list(keynumbers.table(partial).frame) == ["pairs", "time a pair"]
+    assert list(keynumbers.table(partial).frame) == ["pairs", "time per pair"]
     verdicts = claims.of(partial)
     caption = answer.table(partial, verdicts=verdicts).caption
     assert lacking in caption

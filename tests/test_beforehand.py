@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from made_up import changed
+from parameters import keep_params
 from PIL import Image
 
 from diffusegen_core.config.errors import UserError
@@ -121,7 +122,7 @@ def test_a_run_that_is_refused_at_its_data_leaves_nothing(nano_params: Params, f
         run.make("cluster")
     assert not run.folder.exists()
     def chapter() -> None:
-        run.keep_params()
+        keep_params(run)
         for place in ("failed", "running"):
             (run.folder / "notebooks" / place).mkdir(parents=True)
             (run.folder / "notebooks" / place / "01_cluster.ipynb").touch()

@@ -17,8 +17,8 @@ def test_bins_and_error_by_hand():
     assert list(table) == calibration.COLUMNS
     assert table["pixels"].tolist() == [2, 0, 0, 0, 0, 1, 0, 0, 4, 1]
     assert table.loc[[0, 5, 8, 9], "probability"].tolist() == pytest.approx([0.025, 0.5, 0.85, 1.0])
-    assert table.loc[[0, 5, 8, 9], "polyp"].tolist() == [0, 0, 0.75, 1]
-    assert table.loc[1, ["probability", "polyp"]].isna().all()
+    assert table.loc[[0, 5, 8, 9], calibration.SHARE].tolist() == [0, 0, 0.75, 1]
+    assert table.loc[1, ["probability", calibration.SHARE]].isna().all()
     assert calibration.error(table) == pytest.approx((2 * 0.025 + 0.5 + 4 * 0.1) / 8)
 
 

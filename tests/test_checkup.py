@@ -113,7 +113,7 @@ def test_d1_one_bright_file_hides_no_dark_ones(tmp_path):
         return values
     made = check(pairs(tmp_path, image=picture), channels=1)
     assert kinds(made) == [reading.DEPTH]
-    assert made.report.problems[0].detail.startswith("in most files, values lie from 0 to")
+    assert made.report.problems[0].detail.startswith("the values of most files lie between 0 and")
     assert "set data.intensities: [0, 4095]" in made.report.problems[0].detail
     assert check(tmp_path, channels=1, intensities=[0, 4095]).report.problems == []
 

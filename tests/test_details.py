@@ -165,6 +165,15 @@ def test_of_nothing_the_tables_have_their_columns() -> None:
     assert replace(empty).masks == {}
 
 
+def test_calibration_of_before_its_column_was_called_share_holds(tmp_path: Path) -> None:
+    older = tmp_path / "calibration.csv"
+    older.write_text("bin,pixels,probability,polyp\n0,3,0.1,0.25\n1,0,,\n")
+    table = details._table(older)
+    assert list(table) == ["bin", "pixels", "probability", "share"]
+    assert table["share"].iloc[0] == 0.25
+    assert table.loc[1, ["probability", "share"]].isna().all()
+
+
 def test_details_of_before_false_alarms_were_counted_hold(own: Params, networks: Networks) -> None:
     table = pd.DataFrame({"image": ["a"], "hd95": [1.0], "nsd": [0.5], "seed": [0]})
     older = details._gathered("distances.csv", [table])

@@ -87,7 +87,7 @@ def test_the_published_pairs_become_a_dataset(tmp_path: Path) -> None:
     assert made.pairs.manifest.columns.tolist() == gan.MANIFEST
     for column, value in (("source", ""), ("source_cluster", -1), ("seed", -1), ("model", "SinGAN-Seg")):
         assert set(made.pairs.manifest[column]) == {value}
-    assert (made.trained, made.seconds_per_image) == (False, None)
+    assert not made.trained
     assert "all 1000 pairs of HyperKvasir" in gan.caveat(made)
     assert made.made_by == "SinGAN-Seg's published pairs, noise from scale 0"
     assert checkup.check(folder).problems == []
@@ -280,7 +280,7 @@ def test_our_own_has_a_pyramid_for_each_source(own: Params) -> None:
     assert rows["seed"].is_unique
     assert gan.caveat(made) == ""
     assert made.made_by == "SinGAN trained here, noise from scale 0"
-    assert made.seconds_per_image == pytest.approx(made.seconds / len(made.pairs.manifest))
+    assert made.seconds > 0
     assert checkup.check(made.pairs.folder).problems == []
     pairs = pairsets.load(made.pairs.folder, made.pairs.manifest["name"].tolist())
     assert pairs.images.shape[1:] == (3, 16, 16)

@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
-from parameters import keys
+from parameters import keep_params, keys
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -518,7 +518,7 @@ def test_pages_and_parameters_are_not_written_through_a_link(nano_run: Run, tmp_
     (nano_run.folder / link).parent.mkdir(parents=True, exist_ok=True)
     (nano_run.folder / link).symlink_to(tmp_path / "theirs")
     act = {"figures": lambda: front.draw(nano_run),
-           "aside/params": Run.open(nano_run.folder, {"seed": 3}).keep_params}.get(
+           "aside/params": lambda: keep_params(Run.open(nano_run.folder, {"seed": 3}))}.get(
                link, lambda: notebooks.execute(notebooks.every()[0], nano_run))
     assert "is a symbolic link" in refused(act, names=link)
     assert {path.read_text() for path in (tmp_path / "theirs").iterdir()} == {"dear"}

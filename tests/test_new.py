@@ -388,6 +388,7 @@ def test_every_size_of_run_is_possible_and_few_pairs_lessen_it():
             assert p.train.images <= ladder.PASSES * max(1, pairs // (2 * k))
             assert max(p.augment.sizes) <= p.inpaint.sources <= pairs
             assert p.segment.test_count == held
+            assert ("small batches" in made["train"]["batch_size"].reason) == (rung.batch < 32)
 
 
 @pytest.mark.parametrize(("k", "generators", "side", "given", "one"), [

@@ -77,8 +77,9 @@ def test_half_is_no_polyp_and_other_images_do_not_matter():
     assert (whole["dice"] >= whole["iou"]).all()
 
 
-def test_dice_of_hard_masks_below_iou_is_never_reported(monkeypatch):
-    probabilities, masks = predictions(2)
-    monkeypatch.setattr(overlap, "_counts", lambda found, truth: (np.full(2, 3.0), np.full(2, 4.0)))
-    with pytest.raises(AssertionError, match="below IoU"):
-        overlap.scores(probabilities, masks)
+def test_known_values_image_by_image():
+    found = np.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]], float).reshape(3, 2, 2)
+    true = np.array([[0, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0]]).reshape(3, 1, 2, 2)
+    frame = overlap.scores(np.stack([1 - found, found], axis=1), true)
+    assert frame["dice"].tolist() == pytest.approx([2 * 2 / 6, 2 * 1 / 5, 2 * 1 / 4])
+    assert frame["iou"].tolist() == pytest.approx([2 / 4, 1 / 4, 1 / 3])

@@ -421,7 +421,7 @@ def test_the_disk_of_pairs_counts_their_channels_and_classes(kind: Planes, pair:
     work = Work(look, look, learn, [], 0.0, 0.0, learn, kind)
     supply = {DataType("Paint", "2"): Amount(4, 3), DataType("Paste"): Amount(4, 3)}
     settings = params.validate({}).inpaint
-    found = [*inpaint.costs(settings, supply, side, work), *paste.costs(settings, supply, side, work)]
+    found = [*inpaint.costs(settings, supply, side, work), *paste.costs(supply, side, work)]
     assert [cost.disk for cost in found] == [12 * pair * side**2] * 2
     [features_of] = cluster.costs(10, side, work, kind.classes)
     assert features_of.disk == 10 * (kind.all * side**2 + (1 + kind.classes) * 4 * 7)

@@ -1,5 +1,8 @@
 """How many seeds: against published values of the t-test's power, and against simulation."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +22,17 @@ def test_the_power_is_what_simulation_gives():
     each = rng.normal(0.05, 0.04, (4000, 6))
     assert power.power(6, 0.05, 0.04) == pytest.approx(
         np.mean(ttest_1samp(each, 0, axis=1).pvalue < 0.05), abs=0.02)
+
+
+def test_the_gains_on_the_page_about_data_of_one_s_own_are_those_computed():
+    page = (Path(__file__).parents[1] / "book" / "own_data.md").read_text()
+    rows = re.findall(r"^\| (20|200) \| (.+) \|$", page, re.MULTILINE)
+    assert len(rows) == 2
+    for images, cells in rows:
+        assert cells.split(" | ") == [f"{power.visible(5, int(images), generators):.2f}"
+                                      for generators in (1, 3, 5)]
+    three = [f"{power.visible(3, images):.2f}" for images in (20, 200)]
+    assert f"With three seeds the first column is {three[0]} and {three[1]}." in " ".join(page.split())
 
 
 def test_no_spread_and_too_much():

@@ -227,7 +227,6 @@ THEIR_PLACES = {
     "cli_data.py": "a list of the phantoms",
     "config/data.py": "the default of data.object",
     "data/phantom.py": "the phantom of colonoscopy",
-    "measures/calibration.py": "a column of finished runs",
     "report/limits.py": "what that phantom and the paper's test sets are of",
     "report/segment_tables.py": "the paper's published tables"}
 

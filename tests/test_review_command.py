@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from parameters import keep_params
 from typer.testing import CliRunner, Result
 
 from diffusegen_core import Run
@@ -85,7 +86,7 @@ def test_a_review_writes_nothing_but_the_form_and_its_key(run: Path) -> None:
 
 
 def test_pairs_of_other_parameters_are_refused(run: Path) -> None:
-    Run.open(run, {"style.max_shift": 0.7}).keep_params()
+    keep_params(Run.open(run, {"style.max_shift": 0.7}))
     result = diffusegen("review", "make", run)
     assert isinstance(result.exception, UserError)
     assert "2-Styled-Diff was made with other values (style.max_shift: 0.3 -> 0.7)" in str(result.exception)

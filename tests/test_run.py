@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from parameters import keep_params
 
 from diffusegen_core import Run, __version__, cli
 from diffusegen_core.chapters import cluster, standing, style
@@ -32,7 +33,7 @@ def listing(folder: Path) -> dict[Path, tuple[int, int]]:
 def kept(run: Run) -> Run:
     """The run, with its folder and its parameters in it."""
     with lock.hold(run.folder):
-        run.keep_params()
+        keep_params(run)
     return run
 
 
@@ -462,14 +463,14 @@ def test_parameters_that_are_kept_replace_others_which_are_set_aside(nano_run: R
     path = nano_run.folder / "params.yaml"
     own = "# my notes\n" + path.read_text()
     path.write_text(own)
-    nano_run.keep_params()
+    keep_params(nano_run)
     assert path.read_text() == own  # which says the same
-    Run.open(nano_run.folder, {"seed": 3}).keep_params()
+    keep_params(Run.open(nano_run.folder, {"seed": 3}))
     assert params.load(path)["seed"] == 3
     assert [file.read_text() for file in (nano_run.folder / ASIDE / "params").iterdir()] == [own]
-    nano_run.keep_params()
+    keep_params(nano_run)
     path.write_text("# others\n" + path.read_text())
-    Run.open(nano_run.folder, {"seed": 3}).keep_params()
+    keep_params(Run.open(nano_run.folder, {"seed": 3}))
     texts = {file.read_text() for file in (nano_run.folder / ASIDE / "params").iterdir()}
     assert {own, "# others\n" + own.removeprefix("# my notes\n")} <= texts  # each bit for bit
 

@@ -62,7 +62,8 @@ def planted(kinds: list[dict], tests: tuple[str, ...] = ("CVC-ClinicDB",), seeds
     images = images.astype(integers)
     runs = images.drop_duplicates(FIELDS)[FIELDS].assign(status="ok", name=lambda t: t["data_type"])
     of_lesions = images.assign(lesion=1, area=(images["number"] + 1) / SIZE, iou=images["number"] / 5)
-    bins = pd.DataFrame({"bin": [0, 9], "pixels": [3, 1], "probability": [0.1, 0.9], "polyp": [0.0, 1.0]})
+    bins = pd.DataFrame({"bin": [0, 9], "pixels": [3, 1], "probability": [0.1, 0.9],
+                         calibration.SHARE: [0.0, 1.0]})
     keys = images[[*FIELDS, "test_set"]].drop_duplicates()
     known = Details(images.assign(hd95=images["number"].astype(float), nsd=0.25)[
         [*FIELDS, "test_set", "image", "hd95", "nsd"]].assign(false_alarms=images["number"] % 2),
@@ -255,7 +256,7 @@ def test_the_worst_cases_show_both_outlines(tmp_path: Path) -> None:
 def test_the_reliability_is_that_of_the_networks_with_most_pairs() -> None:
     result = planted([*KINDS, {"data_type": "2-Diff", "samples": 3}])
     bins = result.details.calibration
-    bins.loc[(bins["samples"] == 3) & (bins["bin"] == 9), "polyp"] = 0.5
+    bins.loc[(bins["samples"] == 3) & (bins["bin"] == 9), calibration.SHARE] = 0.5
     figure = segment_figures.reliability(result, params.validate({"data": {"object": "cyst"}}))
     assert [ax.get_title() for ax in figure.axes] == ["CVC-ClinicDB"]
     curves = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines[1:]}

@@ -447,7 +447,7 @@ def test_what_a_pair_costs(tmp_path: Path, pairs: dataset.Pairs) -> None:
     assert frame["usable pairs"].tolist() == ["10"] * 5
     assert frame["training, s"].tolist() == ["", "200", "200", "300", "300"]
     assert frame["making, s"].tolist() == ["7", "7", "14", "7", "14"]
-    assert frame["s a pair"].tolist() == ["0.7", "20.7", "21.4", "30.7", "31.4"]
+    assert frame["s per pair"].tolist() == ["0.7", "20.7", "21.4", "30.7", "31.4"]
     assert frame["Dice, HyperKvasir"].tolist() == ["0.000", f"{dice('2-Diff', 2, '', 0, 1) + 0.01:.3f}",
                                                    "", "", ""]
     bought = rows(segment_tables.costs(MadeUp(changed(p, gan={"source": "elsewhere"})), result))
@@ -458,7 +458,7 @@ def test_what_a_pair_costs(tmp_path: Path, pairs: dataset.Pairs) -> None:
     run._results["train"] = Models(elsewhere, run.models.full)
     adopted = rows(segment_tables.costs(run, result))
     assert adopted["training, s"].tolist() == ["", "", "", "300", "300"]
-    assert adopted["s a pair"].tolist() == ["0.7", "", "", "30.7", "31.4"], "unknown, and not for nothing"
+    assert adopted["s per pair"].tolist() == ["0.7", "", "", "30.7", "31.4"], "unknown, and not for nothing"
 
 
 def test_a_caption_says_what_nobody_knows_of_the_generators(p: Params, monkeypatch: pytest.MonkeyPatch,

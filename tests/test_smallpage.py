@@ -32,6 +32,7 @@ def test_the_page_has_what_the_run_found(page: str):
         "What the filter keeps", "Pairs alone", "Small sets with synthetic pairs",
         "Generators that saw a small set alone", "Verdicts",
         "What this run cannot say"]
+    assert "Gains in polyp Dice over training on that many real pairs alone" in page
     assert "| everything, from the first chapter to the last | 11 min 40 s |" in page
     assert "10 pairs, 10 phantoms" in page
     labels = re.findall(r"^:name: (.*)", page, re.MULTILINE)
@@ -49,6 +50,15 @@ def test_the_command_names_what_differs_from_the_profile_and_no_place_of_this_ma
     assert "-p cluster.weights random" in text
     assert "somebody" not in text
     assert "run_dir" not in text
+
+
+def test_the_page_says_in_which_values_the_run_is_not_the_profile():
+    profile = params.load(params.profile_file(smallpage.PROFILE))
+    own = params.merged(profile, {"generators": 3, "train.min_snr": None, "segment.weights": "net.pth",
+                                  "segment.input_range": "symmetric"})
+    runs = [type("Other", (), {"params": params.validate(values)}) for values in (own, profile)]
+    assert list(map(smallpage.apart, runs)) == [
+        ", with `generators: 3` and `train.min_snr: null` in place of its own values", ""]
 
 
 def test_no_pixel_outside_what_was_filled_is_shown(nano_run: Run, tmp_path: Path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from parameters import keep_params
 from test_cli import call
 
 from diffusegen_core import Run
@@ -39,7 +40,7 @@ def test_a_finished_run_has_a_line_for_each_result_and_the_next_command(nano_run
 
 
 def test_what_is_stale_is_told_with_its_parameter_and_what_follows_from_it(nano_run: Run):
-    Run.open(nano_run.folder, {"train.lr": 0.5}).keep_params()
+    keep_params(Run.open(nano_run.folder, {"train.lr": 0.5}))
     by_title = {line[3:31].strip(): line[32:] for line in told(nano_run)}
     assert by_title["diffusion models"] == "stale: train.lr: 0.001 -> 0.5"
     assert by_title["painted pairs"] == "stale, as the diffusion models are"
@@ -48,7 +49,7 @@ def test_what_is_stale_is_told_with_its_parameter_and_what_follows_from_it(nano_
 
 def test_what_is_set_aside_comes_back(nano_run: Run):
     Run.open(nano_run.folder, {"gan.steps": 1}).make("gan")
-    nano_run.keep_params()
+    keep_params(nano_run)
     lines = told(nano_run)
     [gan] = [line for line in lines if line[3:].startswith("pairs of the GAN")]
     assert gan.endswith("set aside; the run takes it back")
@@ -79,7 +80,7 @@ def test_where_nothing_is_made_the_device_can_be_measured_and_that_is_remembered
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     run = Run(nano_params)
     lock.claim(run.folder)
-    run.keep_params()
+    keep_params(run)
     assert f"`diffusegen status {run.folder} --seconds 20` measures" in told(run)[-2]
     table = remaining.counted(run)
     rates = status.pd.DataFrame({"kind": list(remaining.RELATIVE), "rate": table["flop"].sum() / 240.0})
@@ -121,7 +122,7 @@ def test_without_a_folder_the_runs_are_listed(checkout: Path, finished: Path):
     (checkout / "runs").mkdir()
     shutil.copytree(finished, checkout / "runs" / "whole")
     other = Run.open(shutil.copytree(finished, checkout / "runs" / "b"), {"style.skip": 0})
-    other.keep_params()
+    keep_params(other)
     (checkout / "runs" / "whole" / "augment" / "runs.csv").unlink()
     (checkout / "runs" / "whole" / "augment" / "results.csv").unlink()
     bad = shutil.copytree(finished, checkout / "runs" / "odd")

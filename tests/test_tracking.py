@@ -148,9 +148,19 @@ def test_mlflow_goes_on_with_the_run_of_the_name(tmp_path: Path, monkeypatch: py
     assert (calls[6][0], calls[7][0]) == ("log_image", "end_run")
     calls.clear()
     monkeypatch.setenv(tracking.SERVER, "http://127.0.0.1:1")
-    known.append(types.SimpleNamespace(info=types.SimpleNamespace(run_id="17")))
+    known.append(types.SimpleNamespace(info=types.SimpleNamespace(run_id="17"),
+                                       data=types.SimpleNamespace(metrics={"loss": 0.5})))
     with tracking.track("mlflow", tmp_path / "other", "train/a") as track:
         track.values({"loss": 0.5}, 4)
     assert ("start_run", (), {"run_id": "17", "nested": True}) in calls
     assert "set_tracking_uri" not in [call[0] for call in calls]
     assert not (tmp_path / "other").exists()
+    points = [types.SimpleNamespace(step=step) for step in (10, 30, 20)]
+    library.MlflowClient = lambda: types.SimpleNamespace(get_metric_history=lambda run, key: points)
+    calls.clear()
+    with tracking.track("mlflow", tmp_path / "other", "train/a", done=15) as track:
+        for step in (20, 30, 40):
+            track.values({"loss": 0.5}, step)
+            track.image("samples", np.zeros((2, 2, 3), np.uint8), step)
+    told = [(call[0], call[2]["step"]) for call in calls if call[0].startswith("log_")]
+    assert told == [("log_image", 30), ("log_metrics", 40), ("log_image", 40)], "20 and 30 are repeated"

@@ -18,6 +18,7 @@ import psutil
 import pytest
 import torch
 from distributed import Client
+from parameters import keep_params
 
 from diffusegen_core.chapters import train
 from diffusegen_core.config import devices, params
@@ -586,7 +587,7 @@ def test_the_benchmark_of_the_fan_out_measures_and_simulates(
     bench = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "fanout.py"))
     p, run = nano_params, Run(nano_params)
     with lock.hold(run.folder):
-        run.keep_params()
+        keep_params(run)
     with pytest.raises(UserError, match="has no finished item"):
         bench["run"](["--run", str(p.folder), "--out", str(tmp_path / "out.json")])
     for part in ("data", "cluster", "train", "inpaint", "gan"):

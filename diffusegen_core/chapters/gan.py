@@ -69,11 +69,6 @@ class Baseline:
         return self.pairs.seconds
 
     @property
-    def seconds_per_image(self) -> float | None:
-        """Seconds per usable pair, training included; None if the GAN was not trained here."""
-        return self.seconds / len(self.pairs) if self.trained and len(self.pairs) else None
-
-    @property
     def foreign(self) -> list[str]:
         """The names of the pairs whose real image is unknown."""
         manifest = self.pairs.manifest

@@ -60,7 +60,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Inpaint, data: Data = PLAIN) -> P
     return Pasted(sets) if sets else None
 
 
-def costs(settings: Inpaint, supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
+def costs(supply: Supply, image_size: int, work: Work) -> Iterator[Cost]:
     """The chapter's work items, batches of pairs, which need no network."""
     for data_type, amount in supply.items():
         if data_type.is_pasted:

@@ -58,7 +58,7 @@ class Data(Section):
     subset: Literal["all", "paper348", "not348"] = Field(
         "all", description="the paper's 348 names, the rest, or all")
     count: PositiveInt | None = Field(
-        48, description="use the first so many pairs; null: all (phantom needs it)")
+        48, description="use only the first N pairs; null: all (phantoms need a number)")
     names: list[str] | None = Field(None, min_length=1, description="of these, only the named; null: all")
     image_size: PositiveInt = Field(32, le=8192, description="side of the square training images, pixels")
     fit: Literal["pad", "crop", "squeeze"] = Field(
@@ -83,7 +83,7 @@ class Data(Section):
     overlap: bool = Field(False, description="whether a pixel may be of several classes")
     min_area: float | None = Field(
         None, gt=0, description="the least area of a lesion: below 1, a share of its image; from 1 on, "
-                                "pixels; null: any")
+                                "pixels; null: no limit")
     object: str = Field("polyp", min_length=1, description="what the masks mark, as pages call it")
     holdout: float | None = Field(
         0.2, gt=0, lt=1, description="share of a folder's pairs that are kept from the run, to test it; not "

@@ -35,7 +35,7 @@ class Model(Section):
     base_channels: PositiveInt = Field(32, description="width of the first level, a multiple of 32")
     channel_mult: list[PositiveInt] = Field(
         [1, 2], min_length=1, description="width of each level over the first")
-    res_blocks: PositiveInt = Field(1, description="residual blocks a level")
+    res_blocks: PositiveInt = Field(1, description="residual blocks per level")
     attention_resolutions: list[PositiveInt] = Field(
         [16], description="image sides, in pixels, with attention")
     head_channels: PositiveInt = Field(32, description="channels of an attention head")
@@ -45,7 +45,7 @@ class Model(Section):
 class Process(Section):
     """The diffusion process (paper A.1)."""
 
-    steps: PositiveInt = Field(1000, description="T of the forward process")
+    steps: PositiveInt = Field(1000, description="steps of the forward process")
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
     objective: Literal["eps", "v"] = Field("v", description="what the network predicts; the paper's is eps")
@@ -65,8 +65,9 @@ class Train(Section):
     one_model: bool = Field(
         False, description="cluster models are parts of one model with a label for each cluster, trained on "
                            "all pairs; it sees images times cluster.k")
-    batch_size: PositiveInt = Field(8, description="images an optimizer step")
-    micro_batch: PositiveInt | None = Field(None, description="images a forward pass; null: the whole batch")
+    batch_size: PositiveInt = Field(8, description="images per optimizer step")
+    micro_batch: PositiveInt | None = Field(
+        None, description="images per forward pass; null: the whole batch")
     devices: PositiveInt = Field(
         1, description="cards (on CPUs, processes) that train a model together, each with a share of every "
                        "batch; no effect beyond rounding, except that each draws its own dropout")
@@ -81,7 +82,7 @@ class Train(Section):
                                      "none")
     lesion_weight: float = Field(
         0.0, ge=0, description="w: the error of a pixel in the lesion counts 1 + w times as much as outside, "
-                               "with a mean weight of 1 an image; 0: all pixels the same")
+                               "with a mean weight of 1 per image; 0: all pixels the same")
     min_snr: float | None = Field(
         None, gt=0, description="gamma of min-SNR weights of the levels (Hang et al. 2023), usually 5; null: "
                                 "all levels the same")
@@ -105,7 +106,8 @@ class Train(Section):
                           "from it; as large as its weights, or twice that with lr_decay")
     checkpoints: str | None = Field(
         None,
-        description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, used untrained")
+        description="a folder of finished checkpoints, cluster_I_*.pt as released or ours, which are used as "
+                    "they are; nothing is trained")
 
     @model_validator(mode="after")
     def _possible(self) -> "Train":
@@ -119,14 +121,14 @@ class Inpaint(Section):
 
     samples: PositiveInt = Field(2, description="synthetic pairs for each source pair, N")
     sources: PositiveInt | None = Field(
-        16, description="use so many sources: the first pairs, or, where patients or sequences are told, the "
-                        "first of each patient, then the second of each, and so on; null: all")
+        16, description="number of source pairs: the first by name or, where patients or sequences are "
+                        "known, the first of each patient, then the second of each, and so on; null: all")
     draw_sources: bool = Field(
         False, description="choose sources by a hash of their names, the same for every seed, instead of "
                            "the first, which may all be of one day")
     respacing: PositiveInt = Field(25, description="respaced steps")
     jump_length: PositiveInt = Field(5)
-    resampling: PositiveInt = Field(1, description="RePaint's r: 1 never jumps back")
+    resampling: PositiveInt = Field(1, description="RePaint's U: 1 never jumps back")
     sampler: str = Field("ancestral", description="of a step down, as train.preview_sampler")
     clip: bool = Field(
         True, description="keep the predicted clean image within [-1, 1] in every step; the published code "
@@ -142,7 +144,7 @@ class Inpaint(Section):
                                         "null: the sources")
     guidance_scale: float = Field(
         2.0, ge=1, le=20, description="how strongly images follow given masks (classifier-free guidance, Ho "
-                                      "and Salimans 2022); above 1, two network calls a step")
+                                      "and Salimans 2022); above 1, two network calls per step")
     seamless: bool = Field(
         True, description="shift what was painted so that its colours meet the surroundings (the membrane of "
                           "Perez et al. 2003)")
@@ -172,7 +174,7 @@ class Style(Section):
         "paper", description="subtract the gradient, or, as in the public code, the variance times it")
     max_shift: float | None = Field(
         0.3, gt=0, description="largest RMS of one loss's pull, and of the whole shift, over that of the "
-                               "step's noise; null: any")
+                               "step's noise; null: no limit")
     clip: bool = Field(True, description="as inpaint.clip; the published code never does in styling either")
     lambda_zecon: float = Field(500.0, ge=0, description="content: patches in the U-Net's encoder; 0: none")
     lambda_vgg: float = Field(100.0, ge=0, description="content: maps of VGG-19")
@@ -210,7 +212,7 @@ class Gan(Section):
     source: str | None = Field(
         "singan", description="`singan` trains one here; or the folder of SinGAN-Seg's pairs; null: no GAN")
     sources: PositiveInt | None = Field(
-        None, description="use so many sources, chosen as those of inpaint.sources; null: as many as these")
+        None, description="number of source pairs, chosen as for inpaint; null: inpaint.sources")
     samples: PositiveInt | None = Field(None, description="pairs for each source; null: inpaint.samples")
     min_side: PositiveInt = Field(10, description="side of the coarsest scale, px")
     scale_factor: float = Field(
@@ -220,7 +222,7 @@ class Gan(Section):
     channels: PositiveInt = Field(
         16, description="width of the networks of the first four scales; doubles every four, twice")
     layers: PositiveInt = Field(4, ge=2, description="convolutions of a scale's networks")
-    steps: PositiveInt = Field(40, description="optimizer steps of each network a scale")
+    steps: PositiveInt = Field(40, description="optimizer steps of each network per scale")
     lr: float = Field(2e-3, gt=0, description="a tenth of it in the last fifth of the steps")
     gradient_penalty: float = Field(1.0, ge=0, description="weight of WGAN-GP's penalty")
     reconstruction: float = Field(20.0, ge=0, description="weight of the reconstruction loss, alpha")
@@ -257,10 +259,10 @@ class Filter(Section):
                           "judges the pairs made from it; null or 0: no filter")
     agreement_quantile: float | None = Field(
         0.25, gt=0, lt=1, description="the Dice of a pair's mask with what such a network finds must reach "
-                                      "this quantile of the Dice of real pairs, judged alike; null: any")
+                                      "this quantile of the Dice of real pairs, judged alike; null: no limit")
     seam_quantile: float | None = Field(
         0.95, gt=0, lt=1, description="the contrast at the border of the filled region may not exceed this "
-                                      "quantile of the sources' own at the same borders; null: any")
+                                      "quantile of the sources' own at the same borders; null: no limit")
     copies: bool = Field(
         True, description="set near-copies of training images aside, found in pixels as in chapter 5, at "
                           "evaluate.copy_quantile")
@@ -279,7 +281,8 @@ class Segment(Section):
     epoch_images: PositiveInt | None = Field(
         64, description="images that count as a pass; null: the training set once, as in the paper, so that "
                         "a larger set gets more steps")
-    batch_size: PositiveInt = Field(16, ge=2, description="images an optimizer step, at least 2 (batch norm)")
+    batch_size: PositiveInt = Field(
+        16, ge=2, description="images per optimizer step, at least 2 (batch norm)")
     lr: float = Field(3e-3, gt=0, description="for the first lr_epochs epochs")
     lr_epochs: PositiveInt = Field(8)
     lr_after: float = Field(3e-4, gt=0, description="for the rest")
@@ -295,7 +298,8 @@ class Segment(Section):
         True, description="keep every trained network, so that another test set only scores it; a U-Net++ of "
                           "se_resnext50_32x4d takes 200 MB. false: another test set trains it again")
     types: list[str] | None = Field(
-        None, description="data types to train on, such as Real or 20-Styled-Diff; null: all of the run")
+        None, description="data types to train on, such as Real or 20-Styled-Diff; null: all data types of "
+                          "the run")
     samples: list[PositiveInt] | None = Field(
         None, min_length=1, description="numbers of synthetic pairs for each source (N); null: 1 to "
                                         "inpaint.samples, for the GAN at most gan.samples")
@@ -314,8 +318,8 @@ class Augment(Section):
     """Chapter 7 (paper 2.6.2): small real sets, with synthetic pairs of the same sources."""
 
     sizes: list[PositiveInt] | None = Field(
-        None, min_length=1, description="numbers of real pairs (N); null: the paper's 16, 32, 64 and 128, as "
-                                        "far as there are sources")
+        None, min_length=1, description="numbers of real pairs, n (the paper's N); null: its 16, 32, 64 and "
+                                        "128, as far as there are sources")
     ratios: list[PositiveInt] | None = Field(
         None, min_length=1, description="numbers of synthetic pairs for each real one (r); null: 1 to "
                                         "inpaint.samples, for the GAN at most gan.samples")
@@ -323,10 +327,10 @@ class Augment(Section):
     rule: Literal["replace", "add"] = Field(
         "replace", description="they replace it (as the paper's captions say) or join it (as its text says)")
     types: list[str] | None = Field(
-        None, description="data types beside Real; null: K-Styled-Diff and GAN, as in the paper, and Paste")
+        None, description="data types besides Real; null: the styled types, filtered ones too, GAN and Paste")
     seeds: PositiveInt = Field(1, description="repetitions, each with real pairs of its own")
     generator_sees: Literal["all", "subset"] = Field(
         "all", description="what the generator was trained on: all pairs of the run, as in the paper, or the "
-                           "N real pairs alone, which trains one anew for each N and seed")
+                           "small set alone, which trains one anew for each set and seed")
     subset_clusters: PositiveInt = Field(
         1, description="K of a generator that sees a subset, at most the training pairs of the smallest set")

@@ -151,7 +151,7 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
     mask = look.classes
     assert mask is not None, "the caller looks"
     union: np.ndarray = mask.max(axis=2) > 0
-    if doubtful.upturned(union):
+    if doubtful.inverted(union):
         _odd(seen, "have masks that may be inverted: most of the picture or of its border is of a class",
              name)
     for number in np.flatnonzero(mask.any(axis=(0, 1))).tolist():

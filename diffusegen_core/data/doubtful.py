@@ -12,7 +12,7 @@ MIRRORED = {"mirrored": (1, -1), "upside down": (-1, 1), "turned by 180 degrees"
 SIDE = 128  # pixels at which outlines are compared
 
 
-def upturned(union: np.ndarray) -> bool:
+def inverted(union: np.ndarray) -> bool:
     """Whether a mask (H, W) probably marks everything but the object."""
     border = _border(union)
     if union.mean() > MOST or border.mean() > FRAME:

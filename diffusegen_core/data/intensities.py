@@ -73,8 +73,11 @@ def sample(values: np.ndarray) -> np.ndarray:
 
 
 def unused(span_of_set: tuple[float, float], full: tuple[float, float],
-           of: str = "all values lie") -> str | None:
-    """The complaint about deep images whose values use too little of `full`; None if all is well."""
+           files: str = "all files") -> str | None:
+    """The complaint about deep images whose values use too little of `full`; None if all is well.
+
+    `files` are those that `span_of_set` covers, in words.
+    """
     low, high = span_of_set
     # Values from 0 on look black if the highest is low; where they may be negative, a narrow span looks grey.
     used = high - (low if full[0] < 0 else full[0])
@@ -82,5 +85,5 @@ def unused(span_of_set: tuple[float, float], full: tuple[float, float],
         return None
     bits = next((bits for bits in DEPTHS if low >= 0 and high < 2**bits < full[1]), None)
     window = f"[0, {2**bits - 1}]" if bits else "percentile, or [low, high]"
-    return (f"{of} from {low:g} to {high:g}, while the files can hold {full[0]:g} to {full[1]:g}, "
-            f"so the images show next to nothing; set data.intensities: {window}")
+    return (f"the values of {files} lie between {low:g} and {high:g}, while they can hold {full[0]:g} to "
+            f"{full[1]:g}, so the images show next to nothing; set data.intensities: {window}")

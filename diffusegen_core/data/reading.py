@@ -287,7 +287,7 @@ def _unused(seen: _Seen) -> str | None:
     # In most files, too: one file with a bright spot does not make the others bright.
     low, high = np.median(seen.spans, axis=0).tolist()
     return (intensities.unused((seen.low, seen.high), seen.full)
-            or intensities.unused((low, high), seen.full, "in most files, values lie"))
+            or intensities.unused((low, high), seen.full, "most files"))
 
 
 def _mixed(seen: _Seen) -> str | None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from diffusegen_core.store import seeds
 
-SHARE = "polyp"  # of the object, whatever it is: files of finished runs name the column so
+SHARE = "share"  # of pixels that are object
 COLUMNS = ["bin", "pixels", "probability", SHARE]
 BINS = 10
 PIXELS = 4096  # at most, per image: neighbours are much alike, and large images should not count more

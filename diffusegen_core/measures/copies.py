@@ -75,8 +75,8 @@ def in_pixels(images: np.ndarray, regions: np.ndarray, training: np.ndarray,
     regions (Q, S, S), nonzero where filled. own (Q,): the index of a training image to leave out, such as the
     image itself where it is a real one; -1 for none.
     """
-    shown = _shrunk(images)
-    candidates = np.concatenate([turned(_shrunk(training), way) for way in range(len(ORIENTATIONS))])
+    shown, small = _shrunk(images), _shrunk(training)
+    candidates = np.concatenate([turned(small, way) for way in range(len(ORIENTATIONS))])
     distances = np.full((len(images), len(candidates)), np.nan, np.float32)
     groups: dict[bytes, list[int]] = {}
     for i, region in enumerate(regions):

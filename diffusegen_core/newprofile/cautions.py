@@ -83,7 +83,8 @@ def _more(data: Folder) -> str:
     if (enough := data.enough()) is None:
         return f"Let {test}"
     share, left = enough
-    return f"-p data.holdout {share:g} holds out enough and leaves {left} to train on; or let {test}"
+    return (f"`new` with -p data.holdout {share:g}, and another --out, holds out enough and leaves {left} to "
+            f"train on; or let {test}")
 
 
 def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:

@@ -86,7 +86,8 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             "images": Line(images, f"T of each model, about {images // smallest} passes over the smallest "
                                    f"cluster; at most {PASSES}, as more repeats the pairs"),
             "batch_size": Line(min(rung.batch, smallest),
-                               "small batches learn more from the same number of images"),
+                               "small batches learn more from the same number of images" if rung.side <=
+                               MEASURED else "a GPU would otherwise idle"),
             "lr": Line(rung.lr, f"as in {rung.like}"),
             "ema": Line(0.999 if images < 8000 * rung.batch // 2 else 0.9998),
             **({"min_snr": Line(5.0, "weights of the noise levels: pairs came out nearer to real ones")}
@@ -102,7 +103,7 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
                                     "paints the image, and no mask is empty"),
             "guidance_scale": Line(2.0, "networks find the painted lesions far more often than at 1"),
             "baselines": Line(["Paste"], "what painting has to beat: real lesions pasted, no model"),
-            "respacing": Line(calls, "T of sampling: more steps change little with given masks"),
+            "respacing": Line(calls, "sampling steps: more change little with given masks"),
             "jump_length": Line(5), "resampling": Line(1), "batch_size": Line(24),
             "precision": Line("bf16" if rung.bf16 else "fp32")},
         "style": {

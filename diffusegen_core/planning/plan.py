@@ -174,7 +174,7 @@ def generation(p: Params, count: int, work: Work) -> Iterator[Cost]:
     yield from cluster.costs(count, side, work, len(p.data.classes))
     yield from _of_all(p, train.costs(p.train, p.cluster.k, side, work))
     yield from _of_all(p, inpaint.costs(p.inpaint, supply, side, work))
-    yield from paste.costs(p.inpaint, supply, side, work)
+    yield from paste.costs(supply, side, work)
     yield from _of_all(p, style.costs(p.style, supply, side, work))
     yield from scorers.costs(count, p.filter, p.segment, work)
 

@@ -277,7 +277,7 @@ def spent(run: Run) -> Answer | None:
     beside = "".join(f"; {named(one.data_type)}: {short(one.each)}" for one in rows
                      if one.data_type.is_pasted or one.data_type == GAN)
     seconds, device = work(run)
-    return Answer(COST, f"{short(each)} a pair", (
+    return Answer(COST, f"{short(each)} per pair", (
         f"that is the mean of {main.pairs} {named(main.data_type)}{trained}{beside}; everything made "
         f"in this run took {duration(seconds)} of work, workers and GPUs added up, on {device}"))
 

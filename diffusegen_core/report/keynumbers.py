@@ -35,12 +35,9 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
             first = first or str(result.images["test_set"].iloc[0])
             columns |= make(run, result)
     columns |= _evaluated(run)
-    columns["time a pair"] = {one.data_type.name: answer.short(one.each) for one in cost.spent(run)
-                              if not isnan(one.each)}
-    names = dict.fromkeys(name for texts in columns.values() for name in texts)
-    frame = pd.DataFrame([{IN_WORDS: _told(kind), **{heading: texts.get(kind, "")
-                                                     for heading, texts in columns.items()}}
-                          for kind in sorted(names, key=_order)], columns=[IN_WORDS, *columns])
+    columns["time per pair"] = {one.data_type.name: answer.short(one.each) for one in cost.spent(run)
+                                if not isnan(one.each)}
+    frame = _frame(columns)
     tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}." if first else "")
     alone = (" For networks trained on one kind of pairs alone, the real pairs are the sources "
              "that the others were painted or pasted into. Models and pasted objects draw on all pairs of "
@@ -55,6 +52,23 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
             if any(heading.startswith("distance") for heading in columns) else "")
     return show(frame, name, "Key numbers of this run; Dice and differences with 95 % intervals."
                              f"{tested}{alone}{mixed}{near}{_audited(run, list(columns.get(COPIES, {})))}")
+
+
+def gains(run: Run, result: Tested, name: str) -> Table:
+    """Chapter 7's gains in Dice over real pairs alone, on its first test set, and nothing else."""
+    test = escaped(str(result.images["test_set"].iloc[0]))
+    return show(_frame(_gains(run, result)), name,
+                f"Gains in {captioned(run.params)} over training on that many real pairs alone, whose Dice "
+                f"is in the first row, with paired 95 % intervals, on the test set {test}; "
+                f"{mixing(run.params.augment)}.")
+
+
+def _frame(columns: dict[str, Texts]) -> pd.DataFrame:
+    """A row per data type, in words, with its text of every column."""
+    kinds = sorted(dict.fromkeys(kind for texts in columns.values() for kind in texts), key=_order)
+    return pd.DataFrame([{IN_WORDS: _told(kind), **{heading: texts.get(kind, "")
+                                                    for heading, texts in columns.items()}}
+                         for kind in kinds], columns=[IN_WORDS, *columns])
 
 
 def _audited(run: Run, kinds: Collection[str]) -> str:

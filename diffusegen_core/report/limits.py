@@ -26,13 +26,13 @@ ANY_ANGLE = 180  # degrees, as segment.rotate
 
 def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = None) -> Iterator[str]:
     """One sentence per limit, the gravest first, for the chapters that are `made`, by name. `pairs` are the
-    run's stored ones, whose names may tell which belong together; None where they have not been read."""
+    run's stored ones, whose names may identify which belong together; None where they have not been read."""
     networks = [section for name, section in (("segment", p.segment), ("augment", p.augment)) if name in made]
     if p.data.drawn:
         yield ("The data are phantoms drawn by code: nothing here is evidence about "
                f"{RESEMBLED[p.data.source]}.")
     if networks and not p.data.drawn and p.segment.held_out and not _grouped(p, pairs):
-        yield ("Nothing tells which pairs are of one patient (`data.patients`): test images may be of "
+        yield ("Nothing identifies the pairs of one patient (`data.patients`): test images may be of "
                "patients that were trained on, and all scores too optimistic for new patients.")
     if p.data.image_size < FULL_SIZE:
         yield (f"Images have {p.data.image_size} pixels a side; the paper's have {FULL_SIZE}. What holds at "
@@ -95,5 +95,5 @@ def _of_networks(p: Params, fewest: int) -> Iterator[str]:
         yield f"There is one data set: how results differ on images from elsewhere is not known{others}."
     else:
         yield ("Frames of one video are alike. On CVC-ClinicDB and PolypGen whole sequences and centres are "
-               "resampled, of which there are few; where image names do not tell them, images are treated "
-               "as independent, and intervals are too narrow.")
+               "resampled, of which there are few; where image names do not identify them, images are "
+               "treated as independent, and intervals are too narrow.")

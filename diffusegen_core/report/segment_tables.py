@@ -156,14 +156,14 @@ def costs(run: Run, result: Tested) -> Table:
     best = means.sort_values("samples").groupby("data_type")["mean"].last()  # of the most samples
     frame = pd.DataFrame([{
         "data type": one.data_type.name, "usable pairs": one.pairs, "training, s": one.learning,
-        "making, s": one.making, "s a pair": one.each,
+        "making, s": one.making, "s per pair": one.each,
         f"Dice, {first}": best.get(one.data_type.name, float("nan")),
     } for one in cost.spent(run)])
     return show(frame, "segment-costs", "The time that the pairs of each generator took in this run, and "
                 "the Dice of the network trained on the most of them. A SinGAN is trained for each source: "
                 "its training is part of making. Pasting needs none; a filtered type also needs the filter's "
                 "networks.",
-                {"training, s": ".0f", "making, s": ".0f", "s a pair": ".1f", f"Dice, {first}": ".3f"})
+                {"training, s": ".0f", "making, s": ".0f", "s per pair": ".1f", f"Dice, {first}": ".3f"})
 
 
 def _beside(p: Params, result: Tested, ours: pd.DataFrame, paper: pd.DataFrame, measure: str, name: str,

@@ -162,12 +162,17 @@ def read(ws: Workspace, grid: Grid) -> Details:
             if artifact.made():
                 masks[Path(place.name).name, test] = artifact.file(MASKS)
                 for file in TABLES:
-                    table = pd.read_csv(artifact.file(file), dtype={"image": str}, keep_default_na=False,
-                                        na_values={"probability": [""], calibration.SHARE: [""]})
-                    tables[file].append(table.assign(**experiment.row, test_set=test,
-                                                     generator=experiment.generator))
+                    tables[file].append(_table(artifact.file(file)).assign(
+                        **experiment.row, test_set=test, generator=experiment.generator))
     distances, of_lesions, bins = (_gathered(file, known) for file, known in tables.items())
     return Details(distances, of_lesions, bins, masks)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """A table of TABLES, under today's names: older results name the share of object pixels otherwise."""
+    names = {"names": calibration.COLUMNS, "header": 0} if path.name == "calibration.csv" else {}
+    return pd.read_csv(path, dtype={"image": str}, keep_default_na=False,
+                       na_values={"probability": [""], calibration.SHARE: [""]}, **names)
 
 
 def _gathered(file: str, tables: list[pd.DataFrame]) -> pd.DataFrame:

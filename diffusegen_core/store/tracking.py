@@ -52,8 +52,9 @@ def track(kind: str | None, folder: Path, name: str, done: int = 0) -> Iterator[
     """Where the numbers of `name` go while this lasts, as the parameter `tracking` says; None: nowhere.
 
     TensorBoard's files lie in `folder`/tracking/`name`, MLflow's in `folder`/tracking, or on the server that
-    its own environment variable names. A resumed training goes on after `done` steps. The first failure to
-    write is logged and ends the tracking, but not the training.
+    its own environment variable names. A training resumed after `done` steps repeats what it had done since
+    its checkpoint: no step is recorded twice. The first failure to write is logged and ends the tracking, but
+    not the training.
     """
     if kind is None:
         yield _Nowhere()
@@ -138,20 +139,30 @@ def _flow(folder: Path, name: str, done: int) -> Any:
     known = mlflow.search_runs(filter_string=f"attributes.run_name = '{name}'", output_format="list")
     chosen = {"run_id": known[0].info.run_id} if known else {"run_name": name}
     mlflow.start_run(**chosen, nested=True)
-    return _Flow(mlflow)
+    return _Flow(mlflow, _last(mlflow, known[0]) if known and done else -1)
+
+
+def _last(mlflow: Any, known: Any) -> int:
+    """The last step of which a run of MLflow has numbers; -1 if it has none."""
+    client = mlflow.MlflowClient()
+    return max((point.step for name in known.data.metrics
+                for point in client.get_metric_history(known.info.run_id, name)), default=-1)
 
 
 class _Flow:
-    """A run of MLflow; an existing one of that name is continued."""
+    """A run of MLflow; an existing one of that name is continued after the `last` step that it has: MLflow
+    would keep both of two values for one step, and what a resumed training repeats is the same."""
 
-    def __init__(self, library: Any) -> None:
-        self.library = library
+    def __init__(self, library: Any, last: int = -1) -> None:
+        self.library, self.last = library, last
 
     def values(self, values: Mapping[str, float], step: int) -> None:
-        self.library.log_metrics({name: float(value) for name, value in values.items()}, step=step)
+        if step > self.last:
+            self.library.log_metrics({name: float(value) for name, value in values.items()}, step=step)
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
-        self.library.log_image(pixels, key=name, step=step)
+        if step >= self.last:  # a picture follows the numbers of its step, and may have been lost
+            self.library.log_image(pixels, key=name, step=step)
 
     def close(self) -> None:
         self.library.end_run()
