@@ -86,7 +86,7 @@ def test_the_disk_is_that_of_the_channels_and_classes_of_the_data(nano_params: P
                                                                   channels: int, classes: int) -> None:
     labels = {str(number): f"class{number}" for number in range(1, classes + 1)}
     p = changed(nano_params, data={"source": str(folder), "count": 8, "channels": channels, "labels": labels})
-    painted = [row for row in plan.rows(p, 8, space._sizes(p)) if row.chapter == "3 inpaint"]
+    painted = [row for row in plan.rows(p, 8, space._sizes(p)) if row.chapter == "inpaint"]
     wanted = sum(row.items for row in painted) * (channels + 1) * p.data.image_size**2
     assert space.needed(p, {"inpaint"}) == sum(row.disk for row in painted) == wanted > 0
     features = 8 * (1 + classes) * 4 * space.WIDTH

@@ -32,7 +32,7 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
         yield ("The data are phantoms drawn by code: nothing here is evidence about "
                f"{RESEMBLED[p.data.source]}.")
     if networks and not p.data.drawn and p.segment.held_out and not _grouped(p, pairs):
-        yield ("Nothing identifies the pairs of one patient (`data.patients`): test images may be of "
+        yield ("Nothing says which pairs are of one patient (`data.patients`): test images may be of "
                "patients that were trained on, and all scores too optimistic for new patients.")
     if p.data.image_size < FULL_SIZE:
         yield (f"Images have {p.data.image_size} pixels a side; the paper's have {FULL_SIZE}. What holds at "
