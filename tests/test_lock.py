@@ -240,6 +240,57 @@ def test_a_file_is_no_run_folder(tmp_path: Path):
     assert (tmp_path / "run").read_text() == "mine"
 
 
+def given_away(folder: Path, mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder another user's: root gives it away, and anybody else pretends to be another."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(folder, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+
+@pytest.mark.parametrize("name", ["empty", "a run"])
+def test_a_folder_that_a_stranger_has_opened_to_everybody_is_refused(tmp_path: Path, name: str,
+                                                                     monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "run"
+    if name == "a run":
+        lock.claim(folder)
+        if os.geteuid() == 0:
+            os.chown(folder / lock.MARK, 12345, -1)
+    given_away(folder, 0o777, monkeypatch)
+    before = files.below(folder)
+    acts = [lock.claim, lambda folder: lock.hold(folder).__enter__()]
+    if name == "empty":
+        acts.append(lock.refuse_foreign)
+    else:
+        lock.refuse_foreign(folder)  # it may be read
+    for act in acts:
+        with pytest.raises(UserError, match=r"run folder: it belongs to .*, and everybody can write in it\. "
+                                            r"Choose another run_dir or, .*\(chmod o-w\)\.$"):
+            act(folder)
+    assert files.below(folder) == before
+
+
+def test_a_folder_that_a_colleague_made_for_the_group_is_taken_and_its_owner_told(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    folder = tmp_path / "run"
+    given_away(folder, 0o2770, monkeypatch)
+    for _ in range(2):
+        with lock.hold(folder):
+            assert lock.is_run(folder)
+    assert caplog.text.count(f"{folder} belongs to") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_a_run_of_ones_own_goes_on_in_a_folder_of_somebody_else(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch):
+    lock.claim(tmp_path / "run")
+    given_away(tmp_path / "run", 0o777, monkeypatch)
+    with lock.hold(tmp_path / "run"):
+        pass
+
+
 def test_a_folder_that_was_being_claimed_when_the_process_was_killed_can_be_claimed(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Killed(BaseException):
