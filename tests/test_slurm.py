@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import dask
 import pytest
 from test_workers import hashes
 
@@ -340,6 +341,13 @@ def test_a_file_that_no_job_can_be_made_of_is_named(described: Callable[..., Pat
             machines.hold(file.parent, slurm=file):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_the_page_says_how_many_workers_one_item_may_kill() -> None:
+    from diffusegen_core.parallel import slurm
+    page = " ".join((Path(__file__).parents[1] / "book" / "on_a_server.md").read_text().split())
+    usual = {3: "four"}[dask.config.get("distributed.scheduler.allowed-failures")]
+    assert f"has killed {usual} workers (with `--slurm` {slurm.WALLTIMES + 1}, because" in page
 
 
 def test_where_there_is_no_slurm_that_is_said(described: Callable[..., Path], monkeypatch) -> None:
