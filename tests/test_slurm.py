@@ -1,5 +1,6 @@
 """Work items in jobs of a real Slurm: its daemons on loopback, one node, in a folder of the test."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -242,6 +243,7 @@ def test_a_checkout_below_a_folder_with_a_space_starts_its_workers(described: Ca
     settings = params.typed(slurm.Slurm, params.load(described()), "")
     with tls.temporary(tmp_path, shared=False), slurm._cluster(settings, Path(), {}, 1) as cluster:
         assert "\n'/opt/my work/.venv/bin/python' -m distributed.cli.dask_worker " in cluster.job_script()
+        assert cluster.job_cls is slurm._Job
 
 
 @needs_slurm
@@ -341,6 +343,30 @@ def test_a_file_that_no_job_can_be_made_of_is_named(described: Callable[..., Pat
             machines.hold(file.parent, slurm=file):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def silent(tmp_path: Path, monkeypatch) -> None:
+    """Commands of Slurm that never answer."""
+    from diffusegen_core.parallel import slurm
+    for name in ("sbatch", "squeue"):
+        (tmp_path / name).write_text("#!/bin/sh\nexec sleep 600\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(slurm, "ANSWERED", 0.2)
+
+
+def test_a_silent_sbatch_is_told_before_the_run(silent: None, described: Callable[..., Path],
+                                                tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Slurm has not answered sbatch for 0\.2 seconds\. Run the same"), \
+            machines.hold(tmp_path, slurm=described()):
+        pass
+
+
+def test_a_silent_squeue_is_not_waited_for(silent: None) -> None:
+    from diffusegen_core.parallel import slurm
+    with pytest.raises(RuntimeError, match=r"squeue has not answered for 0\.2 seconds"):
+        asyncio.run(slurm._Job._call(["squeue", "--me"]))
 
 
 def test_the_page_says_how_many_workers_one_item_may_kill() -> None:

@@ -1,5 +1,6 @@
 """Workers in jobs of Slurm, which are checked before they are submitted, and replaced when they end."""
 
+import asyncio
 import contextlib
 import logging
 import shlex
@@ -10,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import dask
 from distributed import Scheduler, SchedulerPlugin
@@ -22,7 +24,7 @@ from diffusegen_core.parallel import closed, progress
 from diffusegen_core.parallel.ready import PROMISED
 
 INTERRUPT = signal.getsignal(signal.SIGINT)
-from dask_jobqueue.slurm import SLURMCluster  # noqa: E402
+from dask_jobqueue.slurm import SLURMCluster, SLURMJob  # noqa: E402
 
 # On import the library takes over Ctrl-C, after which a run would end as if all were well.
 signal.signal(signal.SIGINT, INTERRUPT)
@@ -119,7 +121,7 @@ def _started(s: Slurm, variables: Mapping[str, str], cards: int) -> SLURMCluster
     exported = {**dict.fromkeys(devices.THREADS, threads), **devices.ALLOCATOR, **variables,
                 PROMISED: str(s.gpus)}
     return SLURMCluster(
-        python=shlex.quote(sys.executable),  # which goes into the job's script as it is
+        job_cls=_Job, python=shlex.quote(sys.executable),  # which goes into the job's script as it is
         queue=s.partition, account=s.account, walltime=s.time, cores=s.workers, processes=s.workers,
         job_cpu=s.cpus, memory=s.memory or "1GB", job_directives_skip=[] if s.memory else ["--mem="],
         # Slurm itself enforces the memory limit.
@@ -138,12 +140,27 @@ def _refuse(script: str, file: Path) -> None:
         job.write(script)
         job.flush()
         try:
-            subprocess.run(["sbatch", "--test-only", job.name], check=True, capture_output=True, text=True)
+            subprocess.run(["sbatch", "--test-only", job.name], check=True, capture_output=True, text=True,
+                           timeout=ANSWERED)
         except FileNotFoundError:
             raise UserError("There is no sbatch here: --slurm needs a machine that can submit jobs to "
                             "Slurm.") from None
+        except subprocess.TimeoutExpired:
+            raise UserError(f"Slurm has not answered sbatch for {ANSWERED} seconds. Run the same command "
+                            "again when Slurm is back.") from None
         except subprocess.CalledProcessError as error:
             raise UserError(f"{file}: Slurm refuses such a job: {_line(error.stderr)}") from None
+
+
+class _Job(SLURMJob):
+    """A job of Slurm whose commands do not wait for an answer for ever."""
+
+    @staticmethod
+    async def _call(cmd: list[str], **options: Any) -> str:
+        try:
+            return await asyncio.wait_for(SLURMJob._call(cmd, **options), ANSWERED)
+        except TimeoutError:
+            raise RuntimeError(f"{cmd[0]} has not answered for {ANSWERED} seconds") from None
 
 
 class _Arrivals(SchedulerPlugin):
