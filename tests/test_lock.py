@@ -1,6 +1,7 @@
 """A run folder: known by its mark, held by one process at a time, and never anybody else's folder."""
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -86,6 +87,28 @@ def test_a_holder_of_another_machine_that_was_killed_is_waited_for_and_replaced(
     began = time.monotonic()
     with lock.hold(tmp_path):
         assert time.monotonic() - began < 60, "that was long ago"
+
+
+@pytest.mark.parametrize(("machine", "silence", "says"), [
+    ("another", 90, r" is locked by process 7 on another, since then, which .* remove .*/run/\.lock; "),
+    ("another", 0, "Another run is at work in .*: process 7 on another, since then. Wait for it"),
+    ("this", 90, "Another run is at work in "),  # which may have been stopped, but cannot be dead
+])
+def test_a_lock_that_a_dead_machine_has_left_at_the_file_server_is_told(tmp_path: Path, machine: str,
+                                                                       silence: int, says: str):
+    lock.claim(tmp_path / "run")
+    path = tmp_path / "run" / lock.LOCK
+    boot = lock._machine() if machine == "this" else machine
+    path.write_text(f"process 7 on another, since then\n{boot}\n")
+    os.utime(path, (time.time() - silence,) * 2)
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=says), lock.hold(tmp_path / "run"):
+            pass
+    assert path.read_text().startswith("process 7"), "nobody else has removed it"
+    path.unlink()
+    with lock.hold(tmp_path / "run"):
+        pass
 
 
 def test_of_two_that_begin_at_the_same_moment_on_two_machines_one_ends(

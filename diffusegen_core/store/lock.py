@@ -200,8 +200,12 @@ def _locked(folder: Path) -> TextIO:
         try:
             _lock(f)
         except BlockingIOError:
-            told = _first(f)
+            told, dead = _first(f), _seems_dead(folder, f)
             f.close()
+            if dead:
+                raise UserError(f"{folder} is locked by {told}, which shows no sign of life. If that machine "
+                                f"is down, remove {folder / LOCK}; else wait for it, or choose another "
+                                "run_dir.") from None
             raise UserError(f"Another run is at work in {folder}: {told or 'a process'}. Wait for it, or "
                             "choose another run_dir.") from None
         except OSError as error:
@@ -245,6 +249,14 @@ def _refuse_elsewhere(folder: Path, f: TextIO) -> None:
         if _touched(f) != before:
             raise UserError(f"Another run is at work in {folder}: {told}. Wait for it, or choose another "
                             "run_dir.")
+
+
+def _seems_dead(folder: Path, f: TextIO) -> bool:
+    """Whether the holder of a lock is on another machine and has not touched it for long: some file servers
+    keep the lock of a machine that has lost its power until it is back."""
+    f.seek(0)
+    _, machine = f.readline(), f.readline().rstrip("\n")
+    return machine not in ("", _machine()) and _age(folder, f) > SILENT
 
 
 def _machine() -> str:
