@@ -391,6 +391,24 @@ def test_a_table_of_names_is_never_overwritten_nor_left_alone(evaluated: Path, t
     assert files.below(tmp_path) == ["out-names.csv"]
 
 
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_set_that_is_made_again_meanwhile_is_not_mixed_with_what_was_chosen(own: Path, tmp_path: Path,
+                                                                              kind: str):
+    chosen = choosing.choose(Run.open(own), ["2-Styled-Diff"], real=False)
+    first, *_, last = chosen.cases
+    before = chosen.read(first)
+    path, other = (own / "style" / "2-Styled-Diff" / kind / f"{case.pair}.png" for case in (first, last))
+    content = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match=f"Pair {first.pair} of .* is not the one that was made: another"):
+        chosen.read(first)
+    path.unlink()
+    with pytest.raises(UserError, match=f"Pair {first.pair} of .* is not the one that was made: another"):
+        chosen.read(first)
+    path.write_bytes(content)
+    assert all(map(np.array_equal, chosen.read(first), before))
+
+
 # ---- where it goes
 
 
