@@ -120,8 +120,8 @@ def _started(s: Slurm, variables: Mapping[str, str], cards: int) -> SLURMCluster
     threads = str(max(1, s.cpus // s.workers))
     exported = {**dict.fromkeys(devices.THREADS, threads), **devices.ALLOCATOR, **variables,
                 PROMISED: str(s.gpus)}
-    return SLURMCluster(
-        job_cls=_Job, python=shlex.quote(sys.executable),  # which goes into the job's script as it is
+    return _Jobs(
+        python=shlex.quote(sys.executable),  # which goes into the job's script as it is
         queue=s.partition, account=s.account, walltime=s.time, cores=s.workers, processes=s.workers,
         job_cpu=s.cpus, memory=s.memory or "1GB", job_directives_skip=[] if s.memory else ["--mem="],
         # Slurm itself enforces the memory limit.
@@ -163,6 +163,12 @@ class _Job(SLURMJob):
             raise RuntimeError(f"{cmd[0]} has not answered for {ANSWERED} seconds") from None
 
 
+class _Jobs(SLURMCluster):
+    """A scheduler with such jobs."""
+
+    job_cls = _Job
+
+
 class _Arrivals(SchedulerPlugin):
     """Whether workers have come, also those that were lost between two looks."""
 
@@ -177,12 +183,14 @@ def _keep(cluster: SLURMCluster, arrivals: _Arrivals, logs: Path, stop: threadin
     """Look at the queue until told to stop, ever more rarely while each look finds something to mend. If
     FRUITLESS looks find ended jobs and no worker, tell those that wait for one instead."""
     pause, fruitless, last = PAUSE, 0, ""
+    scheduler = cluster.scheduler
+    assert scheduler is not None, "it is in this process"
     while fruitless < FRUITLESS and not stop.wait(pause):
         mended = True
         try:
             mended, ended = cluster.sync(_replace, cluster, logs)
             last = ended or last
-            if arrivals.seen or cluster.scheduler.workers:
+            if arrivals.seen or scheduler.workers:
                 fruitless, arrivals.seen = 0, False
             elif ended:
                 fruitless += 1
@@ -190,7 +198,7 @@ def _keep(cluster: SLURMCluster, arrivals: _Arrivals, logs: Path, stop: threadin
             log.warning("Slurm: %s", _line(str(error)))
         pause = min(2 * pause, LONGEST) if mended else PAUSE
     while not stop.wait(PAUSE):  # again and again, as a chapter that begins later has not heard it
-        cluster.scheduler.log_event(progress.TOPIC, {"hopeless": (
+        scheduler.log_event(progress.TOPIC, {"hopeless": (
             "Job after job of Slurm ends before its workers come; the log of the last one may say why: "
             f"{last}. What is finished is on the disk; the same command goes on from there.")})
 
