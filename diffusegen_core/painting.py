@@ -13,6 +13,7 @@ from diffusegen_core import outlets
 from diffusegen_core.chapters import inpaint
 from diffusegen_core.chapters import paint as painter
 from diffusegen_core.chapters.paint import Painted, Wish
+from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config.checks import sources
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, printable, some
@@ -40,7 +41,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
 
     `out` is new, empty, or of the same call before, which goes on. Each pair depends only on the seed, its
     picture, the picture's name and its own number. Raises UserError for whatever cannot be used, before
-    anything is written.
+    anything is written; and if another command makes a model again meanwhile.
     """
     names = pictures.names(paths)
     refuse_place(run, out)
@@ -61,6 +62,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
             continue
         painted = run.paint(image, wish.mask, count, own[name], like=like, old=wish.old, remove=remove,
                             keep=wish.keep)
+        _refuse_changed(run.models, out)
         for number, one in enumerate(painted, 1):
             dataset.write_pair(out, _pair(name, number), one.image.transpose(2, 0, 1),
                                planes.separate(one.mask, wanted.classes))
@@ -155,6 +157,19 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any
         "pairs": run.pairs.digest, "window": p.data.window,
         "inpaint": inpaint.decisive(p.inpaint),
         "versions": {**files.versions(), **made_by}}
+
+
+def _refuse_changed(models: Trained, out: Path) -> None:
+    """Raise UserError if a model's file is not the one that the recipe in `out` names. To be called after
+    painting: a model that was replaced does not come back."""
+    for model in models.models:
+        try:
+            same = files.remembered_sha256(model.path) == model.sha256
+        except FileNotFoundError:  # it is just being replaced
+            same = False
+        if not same:
+            raise UserError(f"{model.path} is no longer the model that {out} was begun with: another command "
+                            "has made it again meanwhile. Run this command again with a new folder (--out).")
 
 
 def _begin(out: Path, recipe: dict[str, Any]) -> None:

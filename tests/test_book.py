@@ -58,6 +58,12 @@ def chapter(folder: Path, text: str) -> Path:
     return folder
 
 
+def test_a_builder_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book, "LONGEST", 0.01)
+    with pytest.raises(UserError, match=r"Jupyter Book had not finished after 0\.01 seconds\."):
+        book._render(tmp_path, True)
+
+
 def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
     run = chapter(tmp_path, "Later: {doc}`Training <02_train>` and {numref}`fig-train-loss`.")
     index = book.build(run, footer="Profile nano & seed 3.", trust=True)

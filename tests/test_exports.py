@@ -391,6 +391,63 @@ def test_a_table_of_names_is_never_overwritten_nor_left_alone(evaluated: Path, t
     assert files.below(tmp_path) == ["out-names.csv"]
 
 
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_set_that_is_made_again_meanwhile_is_not_mixed_with_what_was_chosen(own: Path, tmp_path: Path,
+                                                                              kind: str):
+    chosen = choosing.choose(Run.open(own), ["2-Styled-Diff"], real=False)
+    first, *_, last = chosen.cases
+    before = chosen.read(first)
+    path, other = (own / "style" / "2-Styled-Diff" / kind / f"{case.pair}.png" for case in (first, last))
+    content = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match=f"Pair {first.pair} of .* is not the one that was made: another"):
+        chosen.read(first)
+    path.unlink()
+    with pytest.raises(UserError, match=f"Pair {first.pair} of .* is not the one that was made: another"):
+        chosen.read(first)
+    path.write_bytes(content)
+    assert all(map(np.array_equal, chosen.read(first), before))
+
+
+def test_of_two_exports_to_one_place_the_first_that_is_written_keeps_its_names(
+        evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, form = Run.open(evaluated), FORMATS["folder"]
+    first: list[str] = []
+
+    def write(folder: Path, chosen: Chosen, called: str) -> str:
+        monkeypatch.setitem(FORMATS, "folder", form)
+        export(run, "folder", tmp_path / "out", ["2-Diff"])
+        first.append(exporting.names_of(tmp_path / "out").read_text())
+        return form.write(folder, chosen, called)
+
+    monkeypatch.setitem(FORMATS, "folder", replace(form, write=write))
+    with pytest.raises(UserError, match=r"out-names\.csv already exists"):
+        export(run, "folder", tmp_path / "out", ["2-Styled-Diff"])
+    assert [exporting.names_of(tmp_path / "out").read_text()] == first
+    assert (tmp_path / "out" / "README.md").is_file()
+
+
+def test_an_export_that_was_killed_can_be_repeated_and_what_it_left_is_told(
+        evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    run, form = Run.open(evaluated), FORMATS["folder"]
+
+    class Killed(BaseException):
+        """Stands in for a kill, after which nothing is removed."""
+
+    def killed(*parts: object) -> str:
+        raise Killed
+    with monkeypatch.context() as patch:
+        patch.setitem(FORMATS, "folder", replace(form, write=killed))
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            export(run, "folder", tmp_path / "out", ["2-Diff"])
+    [left] = tmp_path.iterdir()
+    place, chosen = export(run, "folder", tmp_path / "out", ["2-Diff"])
+    assert f"{left} is what an export that was killed has left, and can be removed" in caplog.text
+    assert len(pd.read_csv(exporting.names_of(place))) == len(chosen.cases)
+
+
 # ---- where it goes
 
 

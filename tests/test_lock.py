@@ -1,6 +1,7 @@
 """A run folder: known by its mark, held by one process at a time, and never anybody else's folder."""
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -94,6 +95,28 @@ def test_a_holder_of_another_machine_that_was_killed_is_waited_for_and_replaced(
     began = time.monotonic()
     with lock.hold(tmp_path):
         assert time.monotonic() - began < 60, "that was long ago"
+
+
+@pytest.mark.parametrize(("machine", "silence", "says"), [
+    ("another", 90, r" is locked by process 7 on another, since then, which .* remove .*/run/\.lock; "),
+    ("another", 0, "Another run is at work in .*: process 7 on another, since then. Wait for it"),
+    ("this", 90, "Another run is at work in "),  # which may have been stopped, but cannot be dead
+])
+def test_a_lock_that_a_dead_machine_has_left_at_the_file_server_is_told(tmp_path: Path, machine: str,
+                                                                       silence: int, says: str):
+    lock.claim(tmp_path / "run")
+    path = tmp_path / "run" / lock.LOCK
+    boot = lock._machine() if machine == "this" else machine
+    path.write_text(f"process 7 on another, since then\n{boot}\n")
+    os.utime(path, (time.time() - silence,) * 2)
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=says), lock.hold(tmp_path / "run"):
+            pass
+    assert path.read_text().startswith("process 7"), "nobody else has removed it"
+    path.unlink()
+    with lock.hold(tmp_path / "run"):
+        pass
 
 
 def test_of_two_that_begin_at_the_same_moment_on_two_machines_one_ends(
@@ -246,6 +269,57 @@ def test_a_file_is_no_run_folder(tmp_path: Path):
     with pytest.raises(UserError, match="it is a file"):
         lock.claim(tmp_path / "run")
     assert (tmp_path / "run").read_text() == "mine"
+
+
+def given_away(folder: Path, mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder another user's: root gives it away, and anybody else pretends to be another."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(folder, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+
+@pytest.mark.parametrize("name", ["empty", "a run"])
+def test_a_folder_that_a_stranger_has_opened_to_everybody_is_refused(tmp_path: Path, name: str,
+                                                                     monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "run"
+    if name == "a run":
+        lock.claim(folder)
+        if os.geteuid() == 0:
+            os.chown(folder / lock.MARK, 12345, -1)
+    given_away(folder, 0o777, monkeypatch)
+    before = files.below(folder)
+    acts = [lock.claim, lambda folder: lock.hold(folder).__enter__()]
+    if name == "empty":
+        acts.append(lock.refuse_foreign)
+    else:
+        lock.refuse_foreign(folder)  # it may be read
+    for act in acts:
+        with pytest.raises(UserError, match=r"run folder: it belongs to .*, and everybody can write in it\. "
+                                            r"Choose another run_dir or, .*\(chmod o-w\)\.$"):
+            act(folder)
+    assert files.below(folder) == before
+
+
+def test_a_folder_that_a_colleague_made_for_the_group_is_taken_and_its_owner_told(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    folder = tmp_path / "run"
+    given_away(folder, 0o2770, monkeypatch)
+    for _ in range(2):
+        with lock.hold(folder):
+            assert lock.is_run(folder)
+    assert caplog.text.count(f"{folder} belongs to") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_a_run_of_ones_own_goes_on_in_a_folder_of_somebody_else(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch):
+    lock.claim(tmp_path / "run")
+    given_away(tmp_path / "run", 0o777, monkeypatch)
+    with lock.hold(tmp_path / "run"):
+        pass
 
 
 def test_a_folder_that_was_being_claimed_when_the_process_was_killed_can_be_claimed(

@@ -23,6 +23,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import checkup, fits, masks, phantom, regions
 from diffusegen_core.data.masks import Like
 from diffusegen_core.run import Run
+from diffusegen_core.store import files
 
 HEIGHT, WIDTH = 100, 120
 
@@ -432,6 +433,26 @@ def test_a_call_that_was_killed_goes_on_and_what_is_painted_stays(run: Run, imag
     (tmp_path / "whole" / "manifest.csv").write_text("by hand")
     monkeypatch.setattr(Run, "paint", paint)
     assert call(*words, tmp_path / "whole")[0] == 0
+
+
+@pytest.mark.parametrize("made", ["again", "not yet"])
+def test_a_model_that_is_made_again_meanwhile_is_told_and_what_it_paints_is_not_kept(
+        run: Run, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str):
+    shutil.copytree(run.folder, tmp_path / "run")
+    first, other = (tmp_path / "run" / "train" / f"cluster-0{k}" / "model.safetensors" for k in range(2))
+    paint = Run.paint
+
+    def meanwhile(self: Run, *args: object, **kwargs: object) -> list[Painted]:
+        painted = paint(self, *args, **kwargs)
+        first.unlink()
+        if made == "again":
+            shutil.copyfile(other, first)
+        return painted
+
+    monkeypatch.setattr(Run, "paint", meanwhile)
+    with pytest.raises(UserError, match=r"cluster-00/model\.safetensors is no longer the model that .*out"):
+        painting.paint(Run.open(tmp_path / "run"), [image], tmp_path / "out")
+    assert files.below(tmp_path / "out") == ["painted.json"]
 
 
 def test_another_picture_or_window_is_not_painted_into_the_same_folder(run: Run, image: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """Work items in jobs of a real Slurm: its daemons on loopback, one node, in a folder of the test."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -10,13 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import dask
 import pytest
 from test_workers import hashes
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.parallel import fanout, machines
+from diffusegen_core.parallel import fanout, machines, tls
 from diffusegen_core.run import Run
 from diffusegen_core.store.stamps import MAKING
 
@@ -193,6 +196,57 @@ def test_a_job_that_ends_before_its_worker_comes_is_replaced(
 
 
 @needs_slurm
+def test_a_run_ends_whose_jobs_all_end_before_a_worker_comes(
+        queue: Callable[[], list[str]], described: Callable[..., Path], tmp_path: Path, monkeypatch) -> None:
+    from diffusegen_core.parallel import slurm
+    monkeypatch.setattr(slurm, "FRUITLESS", 2)
+    with pytest.raises(UserError, match=r"Job after job of Slurm ends .*: (\S+)\. What is") as caught, \
+            machines.hold(tmp_path, slurm=described(before="[echo No such module., exit 1]")):
+        fanout.run(job_and_threads, items(1), "Where")
+    [log] = [word.rstrip(".") for word in str(caught.value).split() if word.startswith("/")]
+    assert Path(log).read_text() == "No such module.\n"
+    until(lambda: not queue(), 20)
+
+
+def test_jobs_end_fruitlessly_only_while_there_is_no_worker(monkeypatch) -> None:
+    from diffusegen_core.parallel import slurm
+    monkeypatch.setattr(slurm, "PAUSE", 0.01)
+    arrivals, stop, told = slurm._Arrivals(), threading.Event(), []
+    # Of each look: whether a worker came and went before it, and how many are there.
+    looks = iter([(False, 0)] * 5 + [(True, 0)] + [(False, 0)] * 5 + [(False, 1)] + [(False, 0)] * 6)
+
+    class Cluster:
+        def __init__(self) -> None:
+            self.scheduler, self.looks = self, 0
+
+        def sync(self, *arguments: object) -> tuple[bool, str]:
+            self.looks += 1
+            arrivals.seen, workers = next(looks)
+            self.workers = dict.fromkeys(range(workers))
+            return True, f"slurm-{self.looks}.out"
+
+        def log_event(self, topic: str, message: dict[str, str]) -> None:
+            told.append(message["hopeless"])
+            if len(told) == 2:
+                stop.set()
+
+    monkeypatch.setattr(slurm, "LONGEST", 0.01)
+    slurm._keep(Cluster(), arrivals, Path(), stop)
+    assert next(looks, None) is None
+    assert all("slurm-18.out" in each for each in told)
+
+
+def test_a_checkout_below_a_folder_with_a_space_starts_its_workers(described: Callable[..., Path],
+                                                                  tmp_path: Path, monkeypatch) -> None:
+    from diffusegen_core.parallel import slurm
+    monkeypatch.setattr(sys, "executable", "/opt/my work/.venv/bin/python")
+    settings = params.typed(slurm.Slurm, params.load(described()), "")
+    with tls.temporary(tmp_path, shared=False), slurm._cluster(settings, Path(), {}, 1) as cluster:
+        assert "\n'/opt/my work/.venv/bin/python' -m distributed.cli.dask_worker " in cluster.job_script()
+        assert cluster.job_cls is slurm._Job
+
+
+@needs_slurm
 def test_jobs_whose_run_was_killed_end_by_themselves(
         queue: Callable[[], list[str]], described: Callable[..., Path], tmp_path: Path) -> None:
     code = (f"import test_slurm as t; from pathlib import Path; folder = Path({str(tmp_path)!r})\n"
@@ -266,14 +320,16 @@ def test_a_command_of_slurm_that_fails_does_not_end_the_looking(monkeypatch, cap
     stop = threading.Event()
 
     class Cluster:
-        def sync(self, *arguments: object) -> bool:
+        scheduler = SimpleNamespace(workers={})
+
+        def sync(self, *arguments: object) -> tuple[bool, str]:
             if not caplog.text:
                 raise failed
             stop.set()
-            return False
+            return False, ""
 
     monkeypatch.setattr(slurm, "PAUSE", 0.01)
-    slurm._keep(Cluster(), stop)
+    slurm._keep(Cluster(), slurm._Arrivals(), Path(), stop)
     assert f"Slurm: {failed}" in caplog.text
 
 
@@ -287,6 +343,37 @@ def test_a_file_that_no_job_can_be_made_of_is_named(described: Callable[..., Pat
             machines.hold(file.parent, slurm=file):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def silent(tmp_path: Path, monkeypatch) -> None:
+    """Commands of Slurm that never answer."""
+    from diffusegen_core.parallel import slurm
+    for name in ("sbatch", "squeue"):
+        (tmp_path / name).write_text("#!/bin/sh\nexec sleep 600\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(slurm, "ANSWERED", 0.2)
+
+
+def test_a_silent_sbatch_is_told_before_the_run(silent: None, described: Callable[..., Path],
+                                                tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Slurm has not answered sbatch for 0\.2 seconds\. Run the same"), \
+            machines.hold(tmp_path, slurm=described()):
+        pass
+
+
+def test_a_silent_squeue_is_not_waited_for(silent: None) -> None:
+    from diffusegen_core.parallel import slurm
+    with pytest.raises(RuntimeError, match=r"squeue has not answered for 0\.2 seconds"):
+        asyncio.run(slurm._Job._call(["squeue", "--me"]))
+
+
+def test_the_page_says_how_many_workers_one_item_may_kill() -> None:
+    from diffusegen_core.parallel import slurm
+    page = " ".join((Path(__file__).parents[1] / "book" / "on_a_server.md").read_text().split())
+    usual = {3: "four"}[dask.config.get("distributed.scheduler.allowed-failures")]
+    assert f"has killed {usual} workers (with `--slurm` {slurm.WALLTIMES + 1}, because" in page
 
 
 def test_where_there_is_no_slurm_that_is_said(described: Callable[..., Path], monkeypatch) -> None:

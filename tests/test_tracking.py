@@ -1,5 +1,6 @@
 """TensorBoard and MLflow, which are stubs here: what is written, where, and that nothing hangs on them."""
 
+import os
 import sys
 import types
 from pathlib import Path
@@ -125,17 +126,70 @@ def test_a_tracker_that_breaks_ends_no_training_and_says_so_once(
     assert "word" not in caplog.text
 
 
-def test_mlflow_goes_on_with_the_run_of_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    calls: list[tuple] = []
-    known: list[types.SimpleNamespace] = []
-    library = types.ModuleType("mlflow")
-    library.search_runs = lambda filter_string, output_format: (calls.append(filter_string) or known)
+@pytest.fixture
+def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """MLflow: its `library`, its `calls`, the runs that are `known` to it, and where its active run keeps its
+    pictures."""
+    made = types.SimpleNamespace(calls=[], known=[], uri=f"file://{tmp_path}/run/tracking/artifacts/1/artifacts")
+    made.library = library = types.ModuleType("mlflow")
+    library.search_runs = lambda filter_string, output_format: (made.calls.append(filter_string)
+                                                                or made.known)
     library.get_experiment_by_name = lambda title: None
-    for name in ("set_tracking_uri", "create_experiment", "set_experiment", "start_run", "log_metrics",
-                 "log_image", "end_run"):
-        setattr(library, name, lambda *args, name=name, **more: calls.append((name, args, more)))
+    library.active_run = lambda: types.SimpleNamespace(info=types.SimpleNamespace(run_id="1"))
+    library.get_run = lambda run_id: types.SimpleNamespace(info=types.SimpleNamespace(artifact_uri=made.uri))
+    for name in ("create_experiment", "set_experiment", "start_run", "log_metrics", "log_image", "end_run"):
+        setattr(library, name, lambda *args, name=name, **more: made.calls.append((name, args, more)))
+    monkeypatch.setenv(tracking.SERVER, "")
+    monkeypatch.delenv(tracking.SERVER)
+
+    def set_tracking_uri(uri: str) -> None:
+        made.calls.append(("set_tracking_uri", (uri,), {}))
+        os.environ[tracking.SERVER] = uri
+    library.set_tracking_uri = set_tracking_uri
     monkeypatch.setitem(sys.modules, "mlflow", library)
-    monkeypatch.delenv(tracking.SERVER, raising=False)
+    return made
+
+
+def test_runs_in_one_process_have_a_database_each(flow: types.SimpleNamespace, tmp_path: Path):
+    for name in ("run", "other", "run"):
+        flow.uri = f"file://{tmp_path}/{name}/tracking/artifacts/1/artifacts"
+        with tracking.track("mlflow", tmp_path / name, "train/a") as track:
+            track.values({"loss": 1.0}, 3)
+    assert [args for name, args, _ in (call for call in flow.calls if isinstance(call, tuple))
+            if name == "set_tracking_uri"] == [(f"sqlite:///{tmp_path}/{name}/tracking/mlflow.db",)
+                                               for name in ("run", "other", "run")]
+    assert tracking.SERVER not in os.environ
+
+
+@pytest.mark.parametrize("uri", ["https://elsewhere.example/x", "file://{run}/notes", "s3://bucket/x",
+                                 "file://{run}/tracking/artifacts/../../../else", "{run}/tracking/artifacts",
+                                 "file://host/{run}/tracking/artifacts"])
+def test_a_database_that_names_another_place_gets_no_pictures(flow: types.SimpleNamespace, tmp_path: Path,
+                                                              uri: str, caplog: pytest.LogCaptureFixture):
+    flow.uri = uri.format(run=tmp_path / "run")
+    with tracking.track("mlflow", tmp_path / "run", "train/a") as track:
+        track.image("samples", np.zeros((2, 2, 3), np.uint8), 3)
+        track.values({"loss": 1.0}, 3)
+    assert [call[0] for call in flow.calls][-1] == "end_run"
+    assert not {"log_image", "log_metrics"} & {call[0] for call in flow.calls}
+    assert f"mlflow.db keeps its pictures outside this run folder, in {flow.uri}. Move it" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "artifacts", "artifacts/1/artifacts"])
+def test_a_link_by_which_mlflow_would_write_elsewhere_is_refused(flow: types.SimpleNamespace, tmp_path: Path,
+                                                                 name: str):
+    link = tmp_path / "run" / "tracking" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=f"{name} is a symbolic link"), \
+            tracking.track("mlflow", tmp_path / "run", "train/a"):
+        pass
+    assert flow.calls == []
+
+
+def test_mlflow_goes_on_with_the_run_of_the_name(flow: types.SimpleNamespace, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch):
+    calls, known = flow.calls, flow.known
     with tracking.track("mlflow", tmp_path / "run", "train/a") as track:
         track.values({"loss": np.float32(0.5)}, 3)
         track.image("samples", np.zeros((2, 2, 3), np.uint8), 3)
@@ -156,7 +210,7 @@ def test_mlflow_goes_on_with_the_run_of_the_name(tmp_path: Path, monkeypatch: py
     assert "set_tracking_uri" not in [call[0] for call in calls]
     assert not (tmp_path / "other").exists()
     points = [types.SimpleNamespace(step=step) for step in (10, 30, 20)]
-    library.MlflowClient = lambda: types.SimpleNamespace(get_metric_history=lambda run, key: points)
+    flow.library.MlflowClient = lambda: types.SimpleNamespace(get_metric_history=lambda run, key: points)
     calls.clear()
     with tracking.track("mlflow", tmp_path / "other", "train/a", done=15) as track:
         for step in (20, 30, 40):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset, planes
 from diffusegen_core.data.types import DataType
 from diffusegen_core.parallel import fanout
@@ -78,6 +79,22 @@ class PairSet:
 
     def __len__(self) -> int:
         return len(self.manifest)
+
+    def read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """A pair as it was when the set was read: image (C, S, S) uint8, mask (M, S, S) in {0, 1}. Raises
+        UserError if its files are others now, as when another command has made the set again."""
+        try:
+            pair = read_pair(self.folder, name)
+            # After reading: a set is only ever replaced as a whole.
+            same = all(files.sha256(self.folder / one) == self.hashes.get(one)
+                       for one in names_of(self.hashes, name))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise UserError(f"Pair {name} of {self.folder} is not the one that was made: another command has "
+                            "made the set again meanwhile, or it was changed by hand. Run this command "
+                            "again; `diffusegen run` with --remake makes again what was changed by hand.")
+        return pair
 
     def load(self, names: Sequence[str] | None = None) -> dataset.Pairs:
         """The pairs of these names, in their order; None: all of the manifest."""

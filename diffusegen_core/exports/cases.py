@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from diffusegen_core.data import fits, pairsets, patients, planes
+from diffusegen_core.data import fits, patients, planes
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, REAL, DataType
@@ -159,7 +159,7 @@ class Chosen:
             place = self._places[case.pair]
             return self.run.pairs.images[place], self.run.pairs.masks[place]
         sets = (self.sets, *self.further)[case.generator]
-        return pairsets.read_pair(sets[case.data_type].folder, case.pair)
+        return sets[case.data_type].read(case.pair)
 
     def written(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
         """A pair with its mask as written to file: (M, H, W) uint8 in {0, 1} if `planes`, else class numbers

@@ -1,5 +1,6 @@
 """The work of `diffusegen export`: a run's pairs for other programs, or its models; all or nothing."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from diffusegen_core.exports.cases import Chosen
 from diffusegen_core.painting import refuse_place
 from diffusegen_core.run import Run
 from diffusegen_core.store import files
+
+log = logging.getLogger(__name__)
 
 CARD, ORIGINS = "README.md", "origins.csv"
 NAMES = "-names.csv"  # suffix to the folder's name, of the file beside it that resolves numbers to names
@@ -70,10 +73,10 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
     place = out or Path(to_nnunet.name(run.folder.name) if to == "nnunet" else f"{run.folder.name}-{to}")
     refuse_place(run, place)
     files.refuse_full(place)  # before the run is read, which takes seconds
+    _tell_of_leftovers(place)
     names = names_of(place)
     if not keep_names and names.exists():
-        raise UserError(f"{names} already exists, and nothing in it is replaced. Move it away, or name "
-                        "another folder by --out.")
+        raise _taken(names)
     if to == "nnunet":
         to_nnunet.check(place)
     form = FORMATS[to]
@@ -84,21 +87,46 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
     chosen = replace(choosing.choose(run, types, real, native, generators, keep_names, held_out),
                      planes=planes)
 
+    own: list[Path] = []  # the file of names, once it is this export's
+
     def fill(folder: Path) -> None:
         layout = form.write(folder, chosen, place.name)
         files.write_text(folder / ORIGINS, chosen.table.to_csv(index=False))
         files.write_text(folder / CARD, form.head(chosen, place.name)
                          + datacard.text(chosen, form.title, layout))
+        if not chosen.names_kept:
+            # Last, so that a kill while pairs are written leaves no names; but before the folder is in place,
+            # so that there are never numbers without their names.
+            _reserve(names)
+            own.append(names)
+            files.write_text(names, chosen.named.to_csv(index=False), files.PRIVATE)
 
-    if chosen.names_kept:
-        return files.write_folder(place, fill), chosen
-    # Before the folder, so that there are never numbers without their names.
-    files.write_text(names, chosen.named.to_csv(index=False), files.PRIVATE)
     try:
         return files.write_folder(place, fill), chosen
     except BaseException:
-        names.unlink(missing_ok=True)
+        for path in own:
+            path.unlink(missing_ok=True)
         raise
+
+
+def _reserve(names: Path) -> None:
+    """Make a file that is not there yet. Raises UserError if it is, as when two exports began at once."""
+    try:
+        names.touch(files.PRIVATE, exist_ok=False)
+    except FileExistsError:
+        raise _taken(names) from None
+
+
+def _taken(names: Path) -> UserError:
+    return UserError(f"{names} already exists, and nothing in it is replaced. Move it away, or name another "
+                     "folder by --out.")
+
+
+def _tell_of_leftovers(place: Path) -> None:
+    """Warn of the unfinished folders beside an export, which may be large."""
+    for left in place.resolve().parent.glob(f"{files.WRITING}*/"):
+        log.warning("%s is what an export that was killed has left, and can be removed, unless another "
+                    "export is writing it now.", left)
 
 
 def names_of(place: Path) -> Path:
@@ -115,6 +143,7 @@ def models(run: Run, out: Path | None = None) -> tuple[Path, Trained]:
     place = out or Path(f"{run.folder.name}-models")
     refuse_place(run, place)
     files.refuse_full(place)
+    _tell_of_leftovers(place)
     trained = run.models  # raises before anything is written
     return files.write_folder(place, lambda folder: to_models.write(run, folder)), trained
 

@@ -193,6 +193,8 @@ class _Board:
                 self._hear(self.heard.get_nowait())
 
     def _hear(self, message: dict[str, Any]) -> None:
+        if "hopeless" in message:  # of the keeper of Slurm's jobs
+            raise UserError(message["hopeless"])
         key = message.get("item")
         if key not in self.sent:  # of another client, or of what has been cancelled
             return

@@ -1,26 +1,30 @@
 """Workers in jobs of Slurm, which are checked before they are submitted, and replaced when they end."""
 
+import asyncio
 import contextlib
 import logging
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import dask
+from distributed import Scheduler, SchedulerPlugin
 from pydantic import Field, PositiveInt
 
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.section import Section
-from diffusegen_core.parallel import closed
+from diffusegen_core.parallel import closed, progress
 from diffusegen_core.parallel.ready import PROMISED
 
 INTERRUPT = signal.getsignal(signal.SIGINT)
-from dask_jobqueue.slurm import SLURMCluster  # noqa: E402
+from dask_jobqueue.slurm import SLURMCluster, SLURMJob  # noqa: E402
 
 # On import the library takes over Ctrl-C, after which a run would end as if all were well.
 signal.signal(signal.SIGINT, INTERRUPT)
@@ -30,6 +34,7 @@ log = logging.getLogger(__name__)
 WALLTIMES = 50  # jobs that may end while they do one and the same item
 PAUSE = 10.0  # seconds between looks at the queue
 LONGEST = 600.0  # most seconds between looks, while job after job ends at once
+FRUITLESS = 6  # looks at jobs that have ended, with no worker meanwhile, until no more are submitted
 NEVER = "3650 days"
 ANSWERED = 300  # seconds after which no answer of Slurm is expected any more
 ORPHANED = 60  # seconds until a worker that finds no scheduler ends
@@ -65,7 +70,8 @@ def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[s
     """Keep a scheduler here, and jobs as the file describes them, while this lasts; gives its address.
 
     The jobs get the environment variables, by which their workers find the certificate. A job that ends, in
-    whatever way, is replaced. At the end the jobs are cancelled; if nobody is left to do so, they end by
+    whatever way, is replaced, unless one after another ends before its workers come: then whoever waits for
+    workers gets a UserError. At the end the jobs are cancelled; if nobody is left to do so, they end by
     themselves. Raises UserError if Slurm is not here or refuses such a job, and if a job has too few GPUs for
     its workers with `cards` cards each.
     """
@@ -83,9 +89,11 @@ def hold(file: Path, variables: Mapping[str, str], cards: int = 1) -> Iterator[s
                 "distributed.deploy.lost-worker-timeout": NEVER}
     with dask.config.set(patience), _cluster(settings, file, variables, cards) as cluster:
         _refuse(cluster.job_script(), file)
+        arrivals, stop = _Arrivals(), threading.Event()
+        cluster.scheduler.add_plugin(arrivals)
         cluster.scale(jobs=settings.jobs)
-        stop = threading.Event()
-        keeper = threading.Thread(target=_keep, args=(cluster, stop), daemon=True)
+        keeper = threading.Thread(target=_keep, daemon=True, args=(
+            cluster, arrivals, Path(settings.log_folder or "").resolve(), stop))
         keeper.start()
         try:
             yield cluster.scheduler_address
@@ -112,7 +120,8 @@ def _started(s: Slurm, variables: Mapping[str, str], cards: int) -> SLURMCluster
     threads = str(max(1, s.cpus // s.workers))
     exported = {**dict.fromkeys(devices.THREADS, threads), **devices.ALLOCATOR, **variables,
                 PROMISED: str(s.gpus)}
-    return SLURMCluster(
+    return _Jobs(
+        python=shlex.quote(sys.executable),  # which goes into the job's script as it is
         queue=s.partition, account=s.account, walltime=s.time, cores=s.workers, processes=s.workers,
         job_cpu=s.cpus, memory=s.memory or "1GB", job_directives_skip=[] if s.memory else ["--mem="],
         # Slurm itself enforces the memory limit.
@@ -131,38 +140,84 @@ def _refuse(script: str, file: Path) -> None:
         job.write(script)
         job.flush()
         try:
-            subprocess.run(["sbatch", "--test-only", job.name], check=True, capture_output=True, text=True)
+            subprocess.run(["sbatch", "--test-only", job.name], check=True, capture_output=True, text=True,
+                           timeout=ANSWERED)
         except FileNotFoundError:
             raise UserError("There is no sbatch here: --slurm needs a machine that can submit jobs to "
                             "Slurm.") from None
+        except subprocess.TimeoutExpired:
+            raise UserError(f"Slurm has not answered sbatch for {ANSWERED} seconds. Run the same command "
+                            "again when Slurm is back.") from None
         except subprocess.CalledProcessError as error:
             raise UserError(f"{file}: Slurm refuses such a job: {_line(error.stderr)}") from None
 
 
-def _keep(cluster: SLURMCluster, stop: threading.Event) -> None:
-    """Look at the queue until told to stop, ever more rarely while each look finds something to mend."""
-    pause = PAUSE
-    while not stop.wait(pause):
+class _Job(SLURMJob):
+    """A job of Slurm whose commands do not wait for an answer for ever."""
+
+    @staticmethod
+    async def _call(cmd: list[str], **options: Any) -> str:
         try:
-            mended = cluster.sync(_replace, cluster)
+            return await asyncio.wait_for(SLURMJob._call(cmd, **options), ANSWERED)
+        except TimeoutError:
+            raise RuntimeError(f"{cmd[0]} has not answered for {ANSWERED} seconds") from None
+
+
+class _Jobs(SLURMCluster):
+    """A scheduler with such jobs."""
+
+    job_cls = _Job
+
+
+class _Arrivals(SchedulerPlugin):
+    """Whether workers have come, also those that were lost between two looks."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        self.seen = True
+
+
+def _keep(cluster: SLURMCluster, arrivals: _Arrivals, logs: Path, stop: threading.Event) -> None:
+    """Look at the queue until told to stop, ever more rarely while each look finds something to mend. If
+    FRUITLESS looks find ended jobs and no worker, tell those that wait for one instead."""
+    pause, fruitless, last = PAUSE, 0, ""
+    scheduler = cluster.scheduler
+    assert scheduler is not None, "it is in this process"
+    while fruitless < FRUITLESS and not stop.wait(pause):
+        mended = True
+        try:
+            mended, ended = cluster.sync(_replace, cluster, logs)
+            last = ended or last
+            if arrivals.seen or scheduler.workers:
+                fruitless, arrivals.seen = 0, False
+            elif ended:
+                fruitless += 1
         except Exception as error:  # a command of Slurm failed, or its output was not understood
             log.warning("Slurm: %s", _line(str(error)))
-            mended = True
         pause = min(2 * pause, LONGEST) if mended else PAUSE
+    while not stop.wait(PAUSE):  # again and again, as a chapter that begins later has not heard it
+        scheduler.log_event(progress.TOPIC, {"hopeless": (
+            "Job after job of Slurm ends before its workers come; the log of the last one may say why: "
+            f"{last}. What is finished is on the disk; the same command goes on from there.")})
 
 
-async def _replace(cluster: SLURMCluster) -> bool:
-    """Submit another job for each that is no longer in the queue; whether there was one."""
+async def _replace(cluster: SLURMCluster, logs: Path) -> tuple[bool, str]:
+    """Submit another job for each that is no longer in the queue. Returns whether there was one, and the log
+    of the last that had been in the queue, or ""."""
     jobs = dict(cluster.workers)  # before the queue is asked: a job that comes later is not in the answer
     queue = (await cluster.job_cls._call(["squeue", "--me", "--noheader", "--format=%i"])).split()
     ended = [name for name, job in jobs.items() if job.job_id not in queue and name in cluster.workers]
+    last = ""
     for name in ended:
         job = cluster.workers.pop(name)
         if job.job_id:
-            log.warning("Job %s of Slurm has ended; its log is slurm-%s.out. Another takes its place.",
-                        job.job_id, job.job_id)
+            last = str(logs / f"slurm-{job.job_id}.out")
+            log.warning("Job %s of Slurm has ended; its log is %s. Another takes its place.", job.job_id,
+                        last)
     await cluster
-    return bool(ended)
+    return bool(ended), last
 
 
 def _line(text: str) -> str:

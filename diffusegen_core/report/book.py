@@ -35,6 +35,7 @@ OTHERS = "site-others"  # the folder in ASIDE for files in the book's place that
 BACK = ["results_small", "on_a_gpu", "sharing", "citing", "references"]
 
 ROLE = re.compile(r"\{(?:numref|ref|eq|doc)\}`(?:(?P<title>[^`<]+?) *<)?(?P<target>[^`<>]+)>?`")
+LONGEST = 3600  # seconds after which Jupyter Book is not expected to finish any more
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FIGURE = re.compile(r"^:::\{figure\} (?P<picture>figures/\S+)\n:name: (?P<name>\S+)\n.*?^:::\n", re.S | re.M)
 
@@ -293,8 +294,13 @@ def _render(site: Path, strict: bool, *options: str) -> None:
     warnings = ["-n", "-W", "--keep-going"] if strict else []
     command = [sys.executable, "-P", "-c", "from jupyter_book.cli.main import main; main()",
                "build", str(site), *warnings, "-q", *options]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace",
-                          stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONUTF8": "1"})
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace",
+                              stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONUTF8": "1"},
+                              timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"The book was not built: Jupyter Book had not finished after {LONGEST} seconds. "
+                        "`diffusegen book RUN` tries it again.") from None
     if done.returncode:
         output = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr + done.stdout)
         lines = [line for line in output.splitlines() if line.strip(" =")]

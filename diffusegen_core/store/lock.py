@@ -4,8 +4,10 @@ import contextlib
 import fcntl
 import logging
 import os
+import pwd
 import signal
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -42,17 +44,43 @@ def outermost(run: Path) -> Path:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise UserError if a folder is not a run's and holds anything, or is a file."""
+    """Raise UserError if a folder is not a run's and holds anything, is a file, or may be a stranger's."""
     if is_run(folder):
         return
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} cannot be the run folder: it is a file.")
+    _refuse_strangers(folder)
     present = sorted(path.name for path in (folder.iterdir() if folder.is_dir() else ())
                      # What a kill leaves before the mark is written.
                      if path.name != LOCK and not path.name.startswith(files.WRITING))
     if present:
         raise UserError(f"{folder} cannot be the run folder: it holds files that belong to no run "
                         f"({some(present)}). Choose another run_dir.")
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raise UserError for another user's folder in which everybody can write: a stranger may have made it, to
+    get hold of what a run puts there. A group's folder is not open to everybody, and this user's own run may
+    go on."""
+    owner = _other_owner(folder)
+    if owner is None or not folder.stat().st_mode & stat.S_IWOTH:
+        return
+    with contextlib.suppress(OSError):
+        if (folder / MARK).lstat().st_uid == os.geteuid():
+            return
+    raise UserError(f"{folder} cannot be the run folder: it belongs to {owner}, and everybody can write in "
+                    f"it. Choose another run_dir or, if it was made for your group, let {owner} close it to "
+                    "others (chmod o-w).")
+
+
+def _other_owner(folder: Path) -> str | None:
+    """The user whom a folder belongs to; None if that is this user or root, or if there is no folder."""
+    if not folder.is_dir() or (owner := folder.stat().st_uid) in (os.geteuid(), 0):
+        return None
+    try:
+        return pwd.getpwuid(owner).pw_name
+    except KeyError:
+        return f"user {owner}"
 
 
 def refuse_nested(folder: Path) -> None:
@@ -64,9 +92,11 @@ def refuse_nested(folder: Path) -> None:
 
 
 def claim(folder: Path) -> None:
-    """Make a new or empty folder a run's. Raises UserError as `refuse_foreign` does, or if that fails."""
+    """Make a new or empty folder a run's. Raises UserError as `refuse_foreign` does, if that fails, and for a
+    run that a stranger may have prepared: it may be read, but nothing is written there."""
     refuse_foreign(folder)
-    if not is_run(folder):
+    new = not is_run(folder)
+    if new:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             given = folder.is_dir()
@@ -74,6 +104,10 @@ def claim(folder: Path) -> None:
             folder.mkdir(mode=files.PRIVATE_FOLDER, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be the run folder: {error.strerror}.") from None
+    _refuse_strangers(folder)  # who may have made it just now
+    if new:
+        if owner := _other_owner(folder):
+            log.warning("%s belongs to %s, who can read and change what the run puts there.", folder, owner)
         files.write_json(folder / MARK, {"diffusegen": __version__, GIVEN: given})
 
 
@@ -173,8 +207,12 @@ def _locked(folder: Path) -> TextIO:
         try:
             _lock(f)
         except BlockingIOError:
-            told = _first(f)
+            told, dead = _first(f), _seems_dead(folder, f)
             f.close()
+            if dead:
+                raise UserError(f"{folder} is locked by {told}, which shows no sign of life. If that machine "
+                                f"is down, remove {folder / LOCK}; else wait for it, or choose another "
+                                "run_dir.") from None
             raise UserError(f"Another run is at work in {folder}: {told or 'a process'}. Wait for it, or "
                             "choose another run_dir.") from None
         except OSError as error:
@@ -218,6 +256,14 @@ def _refuse_elsewhere(folder: Path, f: TextIO) -> None:
         if _touched(f) != before:
             raise UserError(f"Another run is at work in {folder}: {told}. Wait for it, or choose another "
                             "run_dir.")
+
+
+def _seems_dead(folder: Path, f: TextIO) -> bool:
+    """Whether the holder of a lock is on another machine and has not touched it for long: some file servers
+    keep the lock of a machine that has lost its power until it is back."""
+    f.seek(0)
+    _, machine = f.readline(), f.readline().rstrip("\n")
+    return machine not in ("", _machine()) and _age(folder, f) > SILENT
 
 
 def _machine() -> str:

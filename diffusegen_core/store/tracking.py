@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import numpy as np
 
@@ -60,12 +62,20 @@ def track(kind: str | None, folder: Path, name: str, done: int = 0) -> Iterator[
         yield _Nowhere()
         return
     check(kind)
-    moves.refuse_links(folder, [f"{FOLDER}/{name}"])
+    _refuse_links(kind, folder, name)
     held = _Held(_board if kind == TENSORBOARD else _flow, folder / FOLDER, name, done)
     try:
         yield held
     finally:
         held.attempt("close", lambda target: target.close())
+
+
+def _refuse_links(kind: str, folder: Path, name: str) -> None:
+    """Raise UserError for links by which the library would write elsewhere: the run may be a stranger's."""
+    moves.refuse_links(folder, [f"{FOLDER}/{name}"])
+    if kind == MLFLOW and SERVER not in os.environ:  # its database and its pictures
+        there = (folder / FOLDER).rglob("*")
+        moves.refuse_links(folder, [str(path.relative_to(folder)) for path in there if path.is_symlink()])
 
 
 class _Nowhere:
@@ -129,16 +139,24 @@ def _flow(folder: Path, name: str, done: int) -> Any:
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)
     import mlflow
-    title = folder.parent.name
-    if SERVER not in os.environ:
+    title, place = folder.parent.name, folder / "artifacts"
+    own = SERVER not in os.environ
+    if own:
         folder.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        os.environ.pop(SERVER, None)  # set by the library as well, but then it names no server of the user's
         if mlflow.get_experiment_by_name(title) is None:  # else pictures would go to the working directory
-            mlflow.create_experiment(title, artifact_location=(folder / "artifacts").as_uri())
+            mlflow.create_experiment(title, artifact_location=place.as_uri())
     mlflow.set_experiment(title)
     known = mlflow.search_runs(filter_string=f"attributes.run_name = '{name}'", output_format="list")
     chosen = {"run_id": known[0].info.run_id} if known else {"run_name": name}
     mlflow.start_run(**chosen, nested=True)
+    # The database may be a stranger's, or of a run folder that was copied.
+    uri = mlflow.get_run(mlflow.active_run().info.run_id).info.artifact_uri if own else ""
+    if own and not _lies_in(uri, place):
+        mlflow.end_run()
+        raise UserError(f"{folder / 'mlflow.db'} keeps its pictures outside this run folder, in {uri}. Move "
+                        "it away: a new one is begun.")
     return _Flow(mlflow, _last(mlflow, known[0]) if known and done else -1)
 
 
@@ -147,6 +165,13 @@ def _last(mlflow: Any, known: Any) -> int:
     client = mlflow.MlflowClient()
     return max((point.step for name in known.data.metrics
                 for point in client.get_metric_history(known.info.run_id, name)), default=-1)
+
+
+def _lies_in(uri: str, place: Path) -> bool:
+    """Whether an address is that of a file below a folder of this machine."""
+    parts = urlparse(uri)
+    return (parts.scheme, parts.netloc) == ("file", "") and (
+        Path(url2pathname(parts.path)).resolve().is_relative_to(place.resolve()))
 
 
 class _Flow:
