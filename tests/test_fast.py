@@ -344,7 +344,7 @@ def test_training_can_be_compiled_and_channels_last_at_once(p: Params, monkeypat
     ("memory", ["--micro-batch", "0.5"], "argument --micro-batch: '0.5' is not"),
     ("inpaint", ["--respacing", "0"], "argument --respacing: '0' is not"),
     ("inpaint", ["--respacing", "5000"], "inpaint.respacing 5000 exceeds process.steps 1000."),
-    ("inpaint", ["--respacing", "10"], "inpaint.jump_length 10 must be below inpaint.respacing 10."),
+    ("inpaint", ["--respacing", "10"], "inpaint.jump_length 10 must be below inpaint.respacing 10,"),
     ("style", ["--steps", "-1"], "argument --steps: '-1' is not"),
     ("style", ["--steps", "16"], "Error: --steps 16 is more than the 15 guided steps."),
     ("style", ["-p", "style.weights", "pretrained"], "-p style.weights: this benchmark sets "),
