@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.params import Params
@@ -164,6 +165,7 @@ def text(new: New) -> str:
     best, p = new.best, new.params
     rows = [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in new.data.lines]
     each = best.plan.chapters["seconds"]
+    listed = each[each >= LISTED]
     busy = " (other programs are computing here)" if best.plan.busy else ""
     train, test = new.data.kept(best.rung.side)
     return "\n".join([
@@ -173,6 +175,6 @@ def text(new: New) -> str:
         f"{counted(p.generators, 'generator')}; sets of "
         f"{', '.join(map(str, p.augment.sizes or []))} real pairs; {counted(p.augment.seeds, 'repetition')}.",
         f"Time, on {best.plan.device}: {duration(best.seconds)}{busy}, of which "
-        f"{', '.join(f'{name} {duration(value)}' for name, value in each.items() if value >= LISTED)}.",
+        f"{', '.join(f'{NUMBERS[name]} {name} {duration(value)}' for name, value in listed.items())}.",
         *([best.larger] if best.larger else []), "",
         "Limits of this run:", *(f"- {one}" for one in new.limits)])
