@@ -210,6 +210,21 @@ def test_a_large_volume_is_read_slice_by_slice(tmp_path: Path, monkeypatch: pyte
             assert (kept.affine, kept.axes, sides) == (sliced.affine, sliced.axes, same_sides)
 
 
+def test_a_large_volume_whose_slices_would_each_be_unzipped_from_the_start_is_refused(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import nibabel
+
+    from diffusegen_core.data import arrays
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4))
+    for name in ("small.nii.gz", "large.nii.gz", "large.nii"):
+        nibabel.save(image, tmp_path / name)
+    assert arrays.sides(tmp_path / "small.nii.gz") == (4, 5, 6)
+    monkeypatch.setattr(arrays, "MOST_BYTES", 4 * 5 * 6 * 2 - 1)
+    assert arrays.sides(tmp_path / "large.nii") == (4, 5, 6)
+    with pytest.raises(ValueError, match=r"^4x5x6 are too many voxels .* decompress it \(gunzip\) to \.nii$"):
+        arrays.nifti(tmp_path / "large.nii.gz", (0, 1))
+
+
 def test_values_are_scaled_in_strips_as_at_once(monkeypatch: pytest.MonkeyPatch):
     from diffusegen_core.data import pixels
     values = np.random.default_rng(0).normal(0, 500, (13, 7, 2))

@@ -58,8 +58,8 @@ class _Volume(NamedTuple):
 
 @lru_cache(maxsize=2)  # an image and its mask, whose slices are read in turn
 def _upright(path: Path, size: int, time_ns: int) -> _Volume:
-    """The volume of a file. One that has to be turned is read into memory, as each of its slices would
-    otherwise be unzipped from the start; a very large one is not."""
+    """The volume of a file. It is read into memory, but for a very large one, whose slices are read from the
+    file. ValueError if such a file is compressed: each slice would be unzipped from the start."""
     import nibabel  # here, so that runs without NIfTI do not need it
     image: Any = nibabel.load(path)
     shape = image.shape
@@ -74,6 +74,9 @@ def _upright(path: Path, size: int, time_ns: int) -> _Volume:
     axes = "".join(axis or "?" for axis in nibabel.aff2axcodes(image.affine))
     is_scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
     if len(shape) > 2 and voxels * (8 if is_scaled else image.get_data_dtype().itemsize) > MOST_BYTES:
+        if path.suffix.lower() == ".gz":
+            raise ValueError(f"{'x'.join(map(str, shape))} are too many voxels to read slice by slice from a "
+                             "compressed file: decompress it (gunzip) to .nii")
         turn = nibabel.io_orientation(image.affine)
         sides = tuple(shape[stored] for stored in np.argsort(turn[:, 0]).tolist())
         affine = image.affine @ nibabel.orientations.inv_ornt_aff(turn, shape[:3])
