@@ -15,6 +15,7 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Augment, Segment
+from diffusegen_core.config.text import counted
 from diffusegen_core.data import dataset
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.testsets import TestSet
@@ -87,7 +88,7 @@ def planned(ws: Workspace, supply: Supply, image_size: int, kind: Planes, settin
                           lambda experiment, mine: chosen(ws.seed, mine, settings, segment, experiment))
     if settings.generator_sees == "subset":
         count = len(sizes(supply[REAL].sources, settings, segment)) * settings.seeds
-        text += (f"\nBesides these, chapters 1 to 4 are run for {count} small set{'' if count == 1 else 's'}"
+        text += (f"\nBesides these, chapters 1 to 4 are run for {counted(count, 'small set')}"
                  "; their time is not estimated.")
     return text
 

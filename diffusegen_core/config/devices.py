@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.text import counted
 
 # The environment variables that say how many threads a process computes with.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -45,7 +46,7 @@ def refuse_few(name: str, count: int, workers: int = 1) -> None:
     mend = (f"Take --workers {there // count}" if workers > 1 and count <= there else
             f"Take -p train.devices {max(1, there)}")
     raise UserError(f"Parameters: train.devices: {count} cards for a model{each} are asked for, but torch "
-                    f"finds {there} CUDA device{'' if there == 1 else 's'}. {mend}.")
+                    f"finds {counted(there, 'CUDA device')}. {mend}.")
 
 
 def several(name: str, count: int) -> list[str]:
@@ -63,7 +64,7 @@ def name(of: str = "auto") -> str:
     if chosen.type == "cuda":
         return torch.cuda.get_device_name(chosen)
     threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{_processor()}, {counted(threads, 'thread')}"
 
 
 def autocast(on: torch.device, precision: str) -> torch.autocast:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from diffusegen_core.config.data import MOST_OVERLAPPING, PHANTOMS, Data
+from diffusegen_core.config.text import counted
 
 if TYPE_CHECKING:  # it imports this module
     from diffusegen_core.config.params import Params
@@ -56,7 +57,7 @@ def _phantoms(data: Data) -> Iterator[str]:
         labels = ("null" if classes == 1 else
                   "a name for each, such as {'1': liver, '2': kidney, '3': tumour}")
         yield (f"data.source {data.source} has {classes} class{'es' if classes > 1 else ''} and images of "
-               f"{channels} channel{'s' if channels > 1 else ''}: set data.channels {channels}, and "
+               f"{counted(channels, 'channel')}: set data.channels {channels}, and "
                f"data.labels {labels}.")
     elif data.labels and classes > 1 and list(data.labels) != (
             keys := [str(number) for number in range(1, classes + 1)]):

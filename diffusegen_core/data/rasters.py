@@ -15,6 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.plainfiles import plain_file
+from diffusegen_core.config.text import counted
 from diffusegen_core.data import arrays, dicom
 from diffusegen_core.data.pixels import (
     MAX_PIXELS,
@@ -236,8 +237,8 @@ def _refuse_numbers(directory: TiffImagePlugin.ImageFileDirectory_v2) -> None:
     if bits == 8 and kind not in NUMBERS:
         return
     channels = int(directory.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
-    raise ValueError(f"a TIFF of {bits}-bit {NUMBERS.get(kind, 'unsigned integers')}, {channels} "
-                     f"channel{'s' * (channels > 1)}, which is not read: save it as a NumPy file (.npy), or "
+    raise ValueError(f"a TIFF of {bits}-bit {NUMBERS.get(kind, 'unsigned integers')}, "
+                     f"{counted(channels, 'channel')}, which is not read: save it as a NumPy file (.npy), or "
                      "with 8 or 16 bits, unsigned")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import FULL_SIZE
+from diffusegen_core.config.text import counted
 from diffusegen_core.data import patients
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import VARIED
@@ -84,7 +85,7 @@ def _turned(p: Params) -> str:
 def _of_networks(p: Params, fewest: int) -> Iterator[str]:
     """What the segmentation networks cannot say; `fewest` is the smallest number of seeds of a chapter."""
     if fewest < LEAST_SEEDS:
-        yield (f"Segmentation networks were trained with {fewest} seed{'s' if fewest > 1 else ''}, and a "
+        yield (f"Segmentation networks were trained with {counted(fewest, 'seed')}, and a "
                f"verdict needs {LEAST_SEEDS} (`segment.seeds`, `augment.seeds`).")
     elif fewest < 2 * LEAST_SEEDS - 1:
         yield f"Some segmentation networks were trained with {fewest} seeds: too few to detect small gains."

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.text import counted
 from diffusegen_core.report import (
     answer,
     byclass,
@@ -93,7 +94,7 @@ def _what(run: Run) -> str:
     pairs, told = run.finished("data"), tables.data(p)
     # For phantoms, and where some pairs are held out, `tables.data` gives the number.
     count = f"{len(pairs)} pairs of " if pairs and not p.data.drawn and not tables.held_out(p) else ""
-    generators = f"{p.generators} generator{'s' if p.generators > 1 else ''}"
+    generators = counted(p.generators, "generator")
     written = [file for _, stamp in in_place(run.folder) for file in stamp["outputs"].values()]
     times = [file["mtime_ns"] for file in written if isinstance(file, dict) and "mtime_ns" in file]
     day = datetime.fromtimestamp(max(times, default=0) / 1e9, UTC)

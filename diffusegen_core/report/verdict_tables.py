@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from diffusegen_core.config.text import counted
 from diffusegen_core.report import claims, comparisons, notasked, otherclaims, papers
 from diffusegen_core.report.naming import captioned
 from diffusegen_core.report.paperclaims import COMPUTE, NEARER, VARIED, Claim
@@ -110,7 +111,7 @@ def _beside_paper(run: Run, frame: pd.DataFrame, theirs: list[str], name: str, c
 def amount(one: Verdict) -> str:
     """What a comparison rests on: "36 images, 3 seeds, 1 generator"; "" where there is none."""
     counts = [(one.images, "image"), (one.seeds, "seed"), (one.generators, "generator")]
-    return ", ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in counts if count)
+    return ", ".join(counted(count, word) for count, word in counts if count)
 
 
 def details(found: list[Verdict]) -> list[dict[str, object]]:

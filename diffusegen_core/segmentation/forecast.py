@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from diffusegen_core.config.text import duration
+from diffusegen_core.config.text import counted, duration
 from diffusegen_core.segmentation.experiments import (
     OK,
     TO_DO,
@@ -53,7 +53,7 @@ def describe(ws: Workspace, title: str, grid: Mapping[Experiment, Recipe | None]
     again = f" ({count} failed before)" if (count := int(failed(pd.Series(status)).sum())) else ""
     shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word != "to score")
     more = f" {len(lacking)} of the finished ones lack some measures." if lacking else ""
-    return "\n".join([f"{title}: {_many(len(grid), 'experiment')}, {shown}{again}.{more}",
+    return "\n".join([f"{title}: {counted(len(grid), 'experiment')}, {shown}{again}.{more}",
                       _layout(grid, measured), _time(todo, cost, measured, trial)])
 
 
@@ -62,7 +62,7 @@ def _time(todo: dict[Experiment, float], cost: Cost, measured: dict[Experiment, 
     if not todo:
         return "Nothing is left to do."
     rest = sum(todo.values())
-    seconds, source = estimate(rest, cost, measured), f"{_many(len(measured), 'finished experiment')}"
+    seconds, source = estimate(rest, cost, measured), counted(len(measured), "finished experiment")
     if seconds is None and trial:
         seconds, source = trial() * rest, "a short trial on this machine"
     if seconds is None:
@@ -82,7 +82,3 @@ def _layout(grid: Iterable[Experiment], finished: Mapping[Experiment, float]) ->
         rows.append({**dict(zip((HEADINGS[name] for name in shown), cells, strict=True)), "seeds": len(group),
                      "finished": int(group["finished"].sum())})
     return pd.DataFrame(rows).to_string(index=False)
-
-
-def _many(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
