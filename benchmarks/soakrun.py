@@ -43,6 +43,7 @@ PAIRS = 14  # four of which are held out for testing
 DISK_BYTES = 256 << 20  # of the disk of an episode, in memory
 AGE = 1_700_000_000  # modification time of their files, in seconds
 CLOCKS = {"spent.json"}  # files that hold nothing but seconds
+UNCOMPARED = {"seconds", "given"}  # a folder counts as the user's if a kill came before its mark
 HEADED = {"optimizer.safetensors", "checkpoint.safetensors"}  # whose headers hold seconds
 # Not compared as artifacts: work in progress, what is set aside, and caches, which fill in any order.
 PASSING = {stamps.MAKING, stamps.ASIDE, "features", "notebooks", "site", lock.LOCK, "params.yaml",
@@ -245,7 +246,7 @@ def content_hash(path: Path) -> str:
                              sort_keys=True).encode()
     elif path.suffix == ".json":
         told = json.loads(content)
-        content = json.dumps({key: value for key, value in told.items() if key != "seconds"}
+        content = json.dumps({key: value for key, value in told.items() if key not in UNCOMPARED}
                              if isinstance(told, dict) else told, sort_keys=True).encode()
     elif path.name in ("runs.csv", "generators.csv"):
         content = pd.read_csv(path).drop(columns="seconds").to_csv().encode()

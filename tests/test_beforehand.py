@@ -145,17 +145,22 @@ def test_a_folder_that_the_user_made_stays_when_a_run_is_refused(nano_params: Pa
         assert list(run.folder.iterdir()) == []
 
 
-def test_what_others_put_there_and_a_traceback_that_the_error_names_stay(nano_params: Params) -> None:
+@pytest.mark.parametrize("others", [[], ["notes.txt"]])
+def test_what_others_put_there_and_a_traceback_that_the_error_names_stay(nano_params: Params,
+                                                                         others: list[str]) -> None:
     run, failed = Run(nano_params), nano_params.folder / "notebooks" / "failed" / "01_cluster.ipynb"
 
     def chapter() -> None:
         failed.parent.mkdir(parents=True)
         failed.touch()
-        (run.folder / "notes.txt").touch()
+        for name in others:
+            (run.folder / name).touch()
         raise UserError(f"The traceback is in {failed}.")
     refused(run, chapter)
     assert failed.exists()
-    assert (run.folder / "notes.txt").exists()
+    assert all((run.folder / name).exists() for name in others)
+    with lock.hold(run.folder):  # the same command goes on there
+        assert failed.exists()
 
 
 def test_a_run_that_was_there_stays_as_it_is(nano_run: Run) -> None:

@@ -168,7 +168,8 @@ def kept(p: Params, given: Said | None = None) -> Iterator[None]:
 def leaving_nothing(folder: Path) -> Iterator[None]:
     """Remove a new run folder, which is held, if the body raises UserError before anything was made. Only
     files that the program wrote are removed, and no traceback that the error names. A folder that the user
-    had made stays, with its permissions."""
+    had made stays, with its permissions; one in which something is left stays a run's, so that the same
+    command goes on there."""
     new = {path.name for path in folder.iterdir()} <= {lock.MARK, lock.LOCK}
     mark = files.read_json(folder / lock.MARK)
     given = isinstance(mark, dict) and mark.get(lock.GIVEN) is True
@@ -179,6 +180,8 @@ def leaving_nothing(folder: Path) -> Iterator[None]:
             written = [lock.MARK, lock.LOCK, PARAMS, *(
                 f"{place}/{name}" for place in ("notebooks/failed", "notebooks/running", stamps.MAKING)
                 for name in files.below(folder / place) if str(folder / place / name) not in str(error))]
+            if not set(files.below(folder)) <= set(written):
+                written.remove(lock.MARK)
             files.remove(folder, written, itself=not given)
         raise
 
