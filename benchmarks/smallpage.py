@@ -91,7 +91,7 @@ the profile were chosen (`benchmarks/README.md`), so that these may suit them a 
 
 SUBSET = """In the tables above the diffusion models had seen all pairs of the run, more than a user with a
 small set has. Here they saw the small set alone, and each seed has a set and models of its own. As above,
-synthetic pairs replace real ones; adding them to all the real pairs was not measured."""
+synthetic pairs replace real ones; adding them to all the real pairs is on {doc}`own_data`."""
 
 
 def arguments() -> argparse.Namespace:
