@@ -15,15 +15,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from diffusegen_core.config.text import duration
 from diffusegen_core.kernels import ASK, PROCESS, STACKS
+from diffusegen_core.parallel import silence
 from diffusegen_core.parallel.progress import ALIVE
-from diffusegen_core.parallel.stuck import BYTES, LATE, LOOK, SHARE, SILENCE, SLEEP, tell, waits_for_files
+from diffusegen_core.parallel.silence import Activity, Silence, waits_for_files
+from diffusegen_core.parallel.stuck import tell
 
 log = logging.getLogger(__name__)
 
@@ -31,23 +32,6 @@ WAKE = getattr(signal, "SIGUSR2", None)  # the signal that interrupts this proce
 WRITING = 5.0  # seconds within which a kernel that can write its stacks has done so
 # Such a process is held by something else, as an absent disk or a debugger, and cannot or must not be ended.
 HELD = (psutil.STATUS_DISK_SLEEP, psutil.STATUS_TRACING_STOP)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What one look at a kernel shows; a later one that differs is a sign of life."""
-
-    gone: bool = False
-    held: bool = False
-    cpu: float = 0.0  # seconds of all its processes
-    moved: int = 0  # bytes
-    said: tuple[int, ...] = ()  # when it last said anything: times of files, in ns
-
-    def lives(self, before: "Seen") -> bool:
-        """Whether the kernel has computed or answered since an earlier look."""
-        return (self.held or self.gone != before.gone or self.said != before.said
-                or abs(self.cpu - before.cpu) >= SHARE * SILENCE  # falls if a process ends
-                or abs(self.moved - before.moved) >= BYTES)
 
 
 class Hung(Exception):
@@ -92,46 +76,39 @@ class _Watchdog(threading.Thread):
 
     def run(self) -> None:
         process: psutil.Process | None = None
-        before: Seen | None = None
-        quiet, looked = 0.0, time.monotonic()
-        while not self.over.wait(LOOK):
-            now = time.monotonic()
-            passed, looked = now - looked, now
+        quiet = Silence()
+        while not self.over.wait(silence.LOOK):
             process = process or _process(self.kernel)
             if process is None:  # it is starting, which has a time limit of its own
                 continue
             seen = look(process, self.says)
-            if (before is None or seen.lives(before) or passed > SLEEP
-                    or not (seen.gone or _awaits(self.waiting))):
-                before, quiet = seen, 0.0
-                continue
-            quiet += min(passed, LATE * LOOK)
-            if quiet >= SILENCE:
-                self._end(process, seen.gone, duration(quiet))
-                before = None
+            seconds = quiet.lasts(seen, excused=not (seen.gone or _awaits(self.waiting)))
+            if seconds >= silence.SILENCE:
+                self._end(process, seen.gone, duration(seconds))
+                quiet = Silence()
 
-    def _end(self, process: psutil.Process, gone: bool, silence: str) -> None:
+    def _end(self, process: psutil.Process, gone: bool, seconds: str) -> None:
         """Write down the stacks of the kernel, or of this process if the kernel is gone, and end the wait."""
         if not gone:
-            self.reason = f"neither computed nor answered for {silence}"
+            self.reason = f"neither computed nor answered for {seconds}"
             _keep_stacks(process, self.kernel / STACKS, self.stacks)
             _kill(process)
             return
         tell(self.stacks, "The kernel had ended; the command itself:", own=True)
         if WAKE is not None and self.waiting is threading.main_thread() and not self.over.is_set():
-            self.reason, self.interrupting = f"had ended, which went unnoticed for {silence}", True
+            self.reason, self.interrupting = f"had ended, which went unnoticed for {seconds}", True
             signal.pthread_kill(self.waiting.ident or 0, WAKE)
 
 
-def look(process: psutil.Process, says: list[Path]) -> Seen:
+def look(process: psutil.Process, says: list[Path]) -> Activity:
     """The kernel as it is now; `says` are files that change when it says something."""
     cpu, moved, held = 0.0, 0, False
     try:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-            return Seen(gone=True)
+            return Activity(gone=True)
         processes = [process, *process.children(recursive=True)]
     except psutil.Error:
-        return Seen(gone=True)
+        return Activity(gone=True)
     for one in processes:
         with contextlib.suppress(psutil.Error), one.oneshot():
             times = one.cpu_times()
@@ -140,7 +117,7 @@ def look(process: psutil.Process, says: list[Path]) -> Seen:
             if hasattr(one, "io_counters"):  # not on macOS
                 io = one.io_counters()
                 moved += getattr(io, "read_chars", io.read_bytes) + getattr(io, "write_chars", io.write_bytes)
-    return Seen(False, held, cpu, moved, tuple(map(_time, says)))
+    return Activity(cpu, moved, held, tuple(map(_time, says)))
 
 
 def _time(path: Path) -> int:

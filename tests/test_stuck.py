@@ -9,14 +9,14 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 
-from diffusegen_core.parallel import ready, stuck
+from diffusegen_core.parallel import ready, silence, stuck
 
 LINUX = pytest.mark.skipif(stuck._work(os.getpid()) is None, reason="this system tells nothing of a thread")
 PROGRAM = """
 import os, subprocess, sys, threading, time
 from pathlib import Path
-from diffusegen_core.parallel import ready, stuck
-stuck.SILENCE, stuck.LOOK = 1.0, 0.1
+from diffusegen_core.parallel import ready, silence, stuck
+silence.SILENCE, silence.LOOK = 1.0, 0.1
 with stuck.ended("cluster-00", Path(sys.argv[1])):
     {work}
 time.sleep(2)  # now nobody watches
@@ -69,7 +69,7 @@ def test_stacks_are_not_written_through_a_link(tmp_path: Path):
 def test_a_file_system_that_is_a_program_is_waited_for(wchan: str | None, waits: bool, tmp_path: Path):
     if wchan is not None:
         (tmp_path / "wchan").write_text(wchan)
-    assert stuck.waits_for_files(tmp_path) == waits
+    assert silence.waits_for_files(tmp_path) == waits
 
 
 def shares() -> bool:

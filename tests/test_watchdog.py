@@ -22,9 +22,9 @@ from nbclient.exceptions import CellTimeoutError
 from diffusegen_core import Run, kernels, notebooks, watchdog
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.parallel import fanout, progress
+from diffusegen_core.parallel import fanout, progress, silence
+from diffusegen_core.parallel.silence import Activity
 from diffusegen_core.store import files
-from diffusegen_core.watchdog import Seen
 
 POSIX = pytest.mark.skipif(kernels.ASK is None, reason="there is no signal to ask a kernel with")
 FIRST = """import os, pathlib, signal, threading
@@ -46,8 +46,8 @@ if first:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds instead of minutes."""
-    monkeypatch.setattr(watchdog, "SILENCE", 6.0)
-    monkeypatch.setattr(watchdog, "LOOK", 0.3)
+    monkeypatch.setattr(silence, "SILENCE", 6.0)
+    monkeypatch.setattr(silence, "LOOK", 0.3)
     monkeypatch.setattr(watchdog, "WRITING", 3.0)
 
 
@@ -208,7 +208,7 @@ def test_a_kernel_that_waits_for_a_worker_is_left_alone(
             while not cluster.scheduler.tasks:
                 time.sleep(0.1)
             began = time.monotonic()
-            time.sleep(3 * watchdog.SILENCE)
+            time.sleep(3 * silence.SILENCE)
             waited.append(time.monotonic() - began)
             cluster.scale(1)
         threading.Thread(target=come, daemon=True).start()
@@ -230,7 +230,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 def test_each_step_of_a_bar_and_each_look_at_workers_says_that_all_is_well(
         kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def said() -> Seen:
+    def said() -> Activity:
         return watchdog.look(psutil.Process(), [kernel / progress.ALIVE])
     before = said()
     with progress.bar("steps", 2, "step") as bar:
@@ -240,7 +240,7 @@ def test_each_step_of_a_bar_and_each_look_at_workers_says_that_all_is_well(
     assert said().said != before.said
     before = said()
     os.utime(kernel / progress.ALIVE, ns=(0, 0))  # a clock that is put back is no silence
-    assert Seen(said=said().said).lives(Seen(said=before.said))
+    assert Activity(said=said().said).follows(Activity(said=before.said))
     monkeypatch.delenv(progress.KERNEL)
     progress.alive()  # in JupyterLab nobody watches
 
@@ -261,24 +261,24 @@ def test_a_thread_that_cannot_print_does_not_wait_for_its_kernel() -> None:
     assert seen == (False, True)
 
 
-STILL = Seen(cpu=5.0, moved=100, said=(1, 2))
+STILL = Activity(cpu=5.0, moved=100, said=(1, 2))
 
 
 @pytest.mark.parametrize(("now", "lives"), [
     (STILL, False),
-    (Seen(cpu=5.5, moved=200_000, said=(1, 2)), False),  # the threads of one that idles
-    (Seen(cpu=6.1, moved=100, said=(1, 2)), True),
-    (Seen(cpu=2.0, moved=100, said=(1, 2)), True),  # a process of it has ended
-    (Seen(cpu=5.0, moved=2_000_000, said=(1, 2)), True),
-    (Seen(cpu=5.0, moved=100, said=(1, 3)), True),
-    (Seen(held=True, cpu=5.0, moved=100, said=(1, 2)), True),
-    (Seen(gone=True), True),
+    (Activity(cpu=5.5, moved=200_000, said=(1, 2)), False),  # the threads of one that idles
+    (Activity(cpu=6.1, moved=100, said=(1, 2)), True),
+    (Activity(cpu=2.0, moved=100, said=(1, 2)), True),  # a process of it has ended
+    (Activity(cpu=5.0, moved=2_000_000, said=(1, 2)), True),
+    (Activity(cpu=5.0, moved=100, said=(1, 3)), True),
+    (Activity(held=True, cpu=5.0, moved=100, said=(1, 2)), True),
+    (Activity(gone=True), True),
 ])
-def test_what_is_a_sign_of_life(now: Seen, lives: bool) -> None:
-    assert now.lives(STILL) == lives
+def test_what_is_a_sign_of_life(now: Activity, lives: bool) -> None:
+    assert now.follows(STILL) == lives
 
 
-def hung_after(looks: list[tuple[float, Seen, bool]], monkeypatch: pytest.MonkeyPatch,
+def hung_after(looks: list[tuple[float, Activity, bool]], monkeypatch: pytest.MonkeyPatch,
                kernel: Path) -> int | None:
     """After how many looks, each so many seconds after the one before, a kernel is taken to hang; it is seen
     like this, by a process that waits for it or does not."""
@@ -291,7 +291,7 @@ def hung_after(looks: list[tuple[float, Seen, bool]], monkeypatch: pytest.Monkey
             clock[0] += looks[count[0]][0]
             count[0] += 1
             return False
-    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(silence, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(watchdog, "look", lambda *_: looks[count[0] - 1][1])
     monkeypatch.setattr(watchdog, "_awaits", lambda _: looks[count[0] - 1][2])
     dog = watchdog._Watchdog(kernel, kernel / "page", kernel / "stacks")
@@ -303,7 +303,7 @@ def hung_after(looks: list[tuple[float, Seen, bool]], monkeypatch: pytest.Monkey
 
 def test_only_time_that_passes_while_both_are_awake_counts(kernel: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
-    def after(*looks: tuple[float, Seen, bool]) -> int | None:
+    def after(*looks: tuple[float, Activity, bool]) -> int | None:
         return hung_after(list(looks), monkeypatch, kernel)
     still, asleep = (5.0, STILL, True), (8 * 3600.0, STILL, True)
     assert after(*[still] * 100) == 61
@@ -311,7 +311,8 @@ def test_only_time_that_passes_while_both_are_awake_counts(kernel: Path,
     assert after(*[still] * 50, asleep, *[still] * 100) == 51 + 60
     assert after(*[(50.0, STILL, True)] * 100) == 1 + 20  # the machine stalls: 15 s of each count
     assert after(*[(5.0, STILL, False)] * 100) is None  # it cannot print, and asks the kernel for nothing
-    assert after(*[(5.0, Seen(gone=True), False)] * 100) == 61
-    assert after(*[still] * 60, (5.0, Seen(cpu=99.0), True), *[(5.0, Seen(cpu=99.0), True)] * 59) is None
+    assert after(*[(5.0, Activity(gone=True), False)] * 100) == 61
+    computed = (5.0, Activity(cpu=99.0), True)
+    assert after(*[still] * 60, computed, *[computed] * 59) is None
     (kernel / kernels.PROCESS).unlink()
     assert after(*[still] * 100) is None  # it is starting

@@ -12,42 +12,21 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from diffusegen_core.parallel import silence
+
 log = logging.getLogger(__name__)
 
-SILENCE = 300.0  # seconds without activity that count as a hang
-LOOK = 5.0  # seconds between looks
-LATE = 3  # times LOOK: what a look comes later than this is the watcher's own delay, and does not count
-SLEEP = 60.0  # seconds between looks that mean that the machine was asleep
-SHARE = 1 / 300  # of a core, over SILENCE, that counts as activity; an idle kernel uses a tenth of it at most
-BYTES = 2**20  # read or written over SILENCE that count as activity as well: files may be slow
-# Functions of the Linux kernel that wait for a file system that is a program (FUSE), such as sshfs.
-FILES = ("request_wait_answer", "fuse_")
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a thread, and the processes that this process has started, have done so far."""
-
-    cpu: float  # seconds
-    moved: int  # bytes
-    held: bool  # whether something else blocks it, such as an absent disk, which is no hang of its own
-
-    def follows(self, before: "Work") -> bool:
-        """Whether anything was done since an earlier look."""
-        return (self.held or abs(self.cpu - before.cpu) >= SHARE * SILENCE  # falls if a process ends
-                or abs(self.moved - before.moved) >= BYTES)
 
 
 @contextlib.contextmanager
 def ended(what: str, stacks: Path | None) -> Iterator[None]:
     """While this lasts, end this process if the calling thread neither computes nor reads or writes for
-    SILENCE, after adding the stacks of its threads to the file `stacks`."""
+    silence.SILENCE, after adding the stacks of its threads to the file `stacks`."""
     thread = threading.get_native_id()
     over = threading.Event()
     if _work(thread) is None:
@@ -63,17 +42,10 @@ def ended(what: str, stacks: Path | None) -> Iterator[None]:
 
 
 def _watch(thread: int, what: str, stacks: Path | None, over: threading.Event) -> None:
-    before, quiet, looked = _work(thread), 0.0, time.monotonic()
-    while not over.wait(LOOK):
-        now = time.monotonic()
-        passed, looked = now - looked, now
-        work = _work(thread)
-        if work is None or before is None or work.follows(before) or passed > SLEEP:
-            before, quiet = work, 0.0
-            continue
-        quiet += min(passed, LATE * LOOK)
-        if quiet >= SILENCE:
-            log.error("%s has done nothing for %.0f s: this worker ends.", what, quiet)
+    quiet = silence.Silence()
+    while not over.wait(silence.LOOK):
+        if (seconds := quiet.lasts(_work(thread))) >= silence.SILENCE:
+            log.error("%s has done nothing for %.0f s: this worker ends.", what, seconds)
             if stacks:
                 tell(stacks, f"{what}, worker {os.getpid()}", own=True)
             with contextlib.suppress(psutil.Error):
@@ -82,7 +54,7 @@ def _watch(thread: int, what: str, stacks: Path | None, over: threading.Event) -
             os._exit(1)
 
 
-def _work(thread: int) -> Work | None:
+def _work(thread: int) -> silence.Activity | None:
     """What was done so far, or None if that is unknown."""
     place = Path("/proc/self/task", str(thread))
     try:
@@ -91,22 +63,14 @@ def _work(thread: int) -> Work | None:
         cpu, moved = sum(map(int, status[11:13])) / TICKS, int(told["rchar"]) + int(told["wchar"])
     except (OSError, ValueError, LookupError):
         return None
-    held = status[0] in ("D", "t") or waits_for_files(place)
+    held = status[0] in ("D", "t") or silence.waits_for_files(place)
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 times = child.cpu_times()
                 cpu += times.user + times.system + times.children_user + times.children_system
                 held = held or child.status() == psutil.STATUS_DISK_SLEEP
-    return Work(cpu, moved, held)
-
-
-def waits_for_files(place: Path) -> bool:
-    """Whether a process or thread, by its folder in /proc, waits for a FUSE file system."""
-    try:
-        return (place / "wchan").read_text().startswith(FILES)
-    except OSError:
-        return False
+    return silence.Activity(cpu, moved, held)
 
 
 def tell(stacks: Path, text: str, own: bool = False) -> None:
