@@ -36,7 +36,6 @@ FLAGS = [
     f"--KernelManager.transport_encryption={'auto' if zmq.has('curve') else 'disabled'}",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 ]
-Notebook = dict[str, Any]
 
 
 def main() -> None:
@@ -65,7 +64,7 @@ def refresh(root: Path) -> Iterator[str]:
                    "newer. Rename it to get a new copy.")
 
 
-def for_lab(notebook: Notebook, cited: Callable[[str, str], str]) -> Notebook:
+def for_lab(notebook: dict[str, Any], cited: Callable[[str, str], str]) -> dict[str, Any]:
     """A chapter as JupyterLab shows it well: references to other pages as links, captions below figures."""
     cells = []
     for cell in copy.deepcopy(notebook["cells"]):
@@ -79,7 +78,7 @@ def for_lab(notebook: Notebook, cited: Callable[[str, str], str]) -> Notebook:
     return made | {"metadata": {**notebook["metadata"], "diffusegen": {"copied": digest(made)}}}
 
 
-def digest(notebook: Notebook) -> str:
+def digest(notebook: dict[str, Any]) -> str:
     """A hash of what a reader may change: the text of the cells, not what they returned."""
     return hashlib.sha256(json.dumps([_text(cell) for cell in notebook["cells"]]).encode()).hexdigest()
 

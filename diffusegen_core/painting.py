@@ -12,7 +12,7 @@ from tqdm import tqdm
 from diffusegen_core import outlets
 from diffusegen_core.chapters import inpaint
 from diffusegen_core.chapters import paint as painter
-from diffusegen_core.chapters.paint import Painted, Wish
+from diffusegen_core.chapters.paint import Painted, PaintRequest
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config.checks import sources
 from diffusegen_core.config.data import Data
@@ -48,7 +48,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     wanted = Planes.of(run.params.data)
     brightness = sidecars.as_read(run.params.data, run.pairs.file)
     new, gone, stays = (_mask(path, wanted) for path in (mask, old, keep))
-    wish = Wish(new, Like.parse(like) if like is not None else None, gone, remove, stays)
+    wish = PaintRequest(new, Like.parse(like) if like is not None else None, gone, remove, stays)
     shown = dict(zip(names, _pictures(paths, brightness), strict=True))
     own = {name: seeds.derive(seed, "picture", name) for name in names}
     for path, name in zip(paths, names, strict=True):
@@ -129,7 +129,7 @@ def refuse_place(run: Run, out: Path) -> None:
                             "with --out.")
 
 
-def _check(run: Run, path: Path, image: np.ndarray, wish: Wish, count: int, seed: int) -> None:
+def _check(run: Run, path: Path, image: np.ndarray, wish: PaintRequest, count: int, seed: int) -> None:
     """Raise UserError, naming the picture, if it cannot be painted into as wished."""
     try:
         painter.check(outlets.lesions(run), run.params.inpaint, run.params.data, image, wish, count, seed)
@@ -137,7 +137,7 @@ def _check(run: Run, path: Path, image: np.ndarray, wish: Wish, count: int, seed
         raise UserError(f"{path}: {error}") from None
 
 
-def _recipe(run: Run, shown: dict[str, np.ndarray], wish: Wish) -> dict[str, Any]:
+def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[str, Any]:
     """What decides the painted pairs, apart from `like`, `count` and `seed`."""
     p = run.params
     # A removal has an empty mask on both sides of guidance, which then does nothing, unless something stays.

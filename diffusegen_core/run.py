@@ -44,7 +44,7 @@ from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.gan import Baseline
 from diffusegen_core.chapters.inpaint import Inpainted
-from diffusegen_core.chapters.paint import Painted, Wish
+from diffusegen_core.chapters.paint import Painted, PaintRequest
 from diffusegen_core.chapters.sieve import Filtered
 from diffusegen_core.chapters.style import Styled
 from diffusegen_core.chapters.trained import Trained
@@ -57,7 +57,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.masks import Like
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.parallel import progress
-from diffusegen_core.parallel.progress import Watch
+from diffusegen_core.parallel.progress import Watcher
 from diffusegen_core.segmentation.torchsets import Labelled, Mixed, Transform
 from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.segmentation.trials import Tested
@@ -224,8 +224,9 @@ class Run:
     def paint(self, image: np.ndarray, mask: np.ndarray | None = None, n: int = 1, seed: int = 0, *,
               like: str | None = None, old: np.ndarray | None = None, remove: bool = False,
               keep: np.ndarray | None = None) -> list[Painted]:
-        """`n` new lesions, each in a copy of a picture (H, W, C) uint8: see `Wish`; `like`: "medium,left"."""
-        wish = Wish(mask, Like.parse(like) if like is not None else None, old, remove, keep)
+        """`n` new lesions, each in a copy of a picture (H, W, C) uint8. See `PaintRequest`; `like` is such as
+        "medium,left"."""
+        wish = PaintRequest(mask, Like.parse(like) if like is not None else None, old, remove, keep)
         return paint.paint(outlets.lesions(self), self.models, self.params.inpaint, self.params.data, image,
                            wish, n, seed, self.params.device)
 
@@ -246,7 +247,7 @@ class Run:
         with standing.readable(self.folder, name):
             return self._result(name, self.workspace.read_only, None, generator)
 
-    def make(self, name: str, again: bool = False, watch: Watch | None = None) -> Any:
+    def make(self, name: str, again: bool = False, watch: Watcher | None = None) -> Any:
         """Make a chapter's result and whatever it needs, as far as it is not there, and return it.
 
         Chapters 2 to 4 are made for all generators, and the first one's result is returned. `again` makes
@@ -264,7 +265,7 @@ class Run:
             made = self._result(name, replace(self.workspace, again=again), watch)
             return tracked.scores(self.workspace, name, made)
 
-    def _result(self, name: str, ws: Workspace, watch: Watch | None, generator: int = 0) -> Any:
+    def _result(self, name: str, ws: Workspace, watch: Watcher | None, generator: int = 0) -> Any:
         own = generator if name in GENERATED else 0
         place = f"{name} {own}" if own else name
         if place in self._results:
@@ -279,7 +280,7 @@ class Run:
         return result
 
     def _steps(self, ws: Workspace, get: Callable[[str], Any],
-               watch: Watch | None) -> dict[str, Callable[[], Any]]:
+               watch: Watcher | None) -> dict[str, Callable[[], Any]]:
         """The pipeline: how each result follows from earlier ones and from its own parameters."""
         p = self.params
         return {
@@ -311,13 +312,13 @@ class Run:
                                            self._generators(ws, get("sets")), get("further") or ()),
         }
 
-    def _generators(self, ws: Workspace, sets: Sets) -> subruns.Generators:
+    def _generators(self, ws: Workspace, sets: Sets) -> subruns.GeneratorSets:
         """The pairs of the generators that see only a small set, each a run of its own within this one."""
         p = self.params
         small = augment.subsets(p.seed, sets.real.names, p.augment, p.segment, sets.together)
         return subruns.generators(ws, small, self._within, p.train.devices)
 
-    def generators(self) -> subruns.Generators:
+    def generators(self) -> subruns.GeneratorSets:
         """The pairs of the generators that see only a small set, as far as they are made."""
         return self._generators(self.workspace.read_only, self.synthetic)
 

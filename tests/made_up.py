@@ -17,7 +17,7 @@ from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import DataType
 from diffusegen_core.segmentation import segnet, trainsets
-from diffusegen_core.segmentation.segnet import Fit
+from diffusegen_core.segmentation.segnet import Fitted
 from diffusegen_core.segmentation.trainsets import Sets, Supply
 from diffusegen_core.store import files
 from diffusegen_core.store.artifacts import Recipe
@@ -40,12 +40,13 @@ class Networks:
     fails: Callable[[str], bool] = lambda title: False
 
     def fit(self, train_pairs: dataset.Pairs, valid: dataset.Pairs, s: object, seed: int, folder: Path,
-            recipe: Recipe, device: torch.device, title: str) -> Fit:
+            recipe: Recipe, device: torch.device, title: str) -> Fitted:
         assert title not in self.given, "the same network again"
         if self.fails(title):
             raise UserError("This network was told to fail.")
         self.given[title] = train_pairs.names, valid.names
-        return Fit(seed, pd.DataFrame({"epoch": [1, 2], "loss": [0.9, 0.5], "valid_iou": [0.2, 0.4]}), 2, 1.5)
+        history = pd.DataFrame({"epoch": [1, 2], "loss": [0.9, 0.5], "valid_iou": [0.2, 0.4]})
+        return Fitted(seed, history, 2, 1.5)
 
     @staticmethod
     def save(path: Path, net: int) -> Path:

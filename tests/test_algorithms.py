@@ -95,7 +95,7 @@ def test_a_noised_pair_and_what_the_network_makes_of_it(model: Diffusion, pairs:
 def test_an_image_on_its_way_down_and_up(model: Diffusion, pairs: Pairs) -> None:
     few, levels = model.respaced(12), repaint_levels(12, 3, 2)
     x, known = dataset.to_tensor(pairs), torch.from_numpy(1 - pairs.masks).float()
-    seen = algorithms.Seen()
+    seen = algorithms.Recorder()
     result = repaint(few, x, known, levels, generators(), step=seen)
     assert torch.equal(result, repaint(few, x, known, levels, generators()))
     assert len(seen.images) == len(seen.levels) == network_calls(levels)

@@ -31,7 +31,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import checkup, dataset, layouts, patients, phantom, planes, reading
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.exports import cases, choosing, datacard, exporting, to_coco, to_nnunet
-from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, Chosen
+from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, ExportSet
 from diffusegen_core.exports.exporting import FORMATS, export
 from diffusegen_core.report import answer, recommendation
 from diffusegen_core.store import files
@@ -64,7 +64,7 @@ def exports(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 @pytest.fixture(scope="session")
-def chosen(evaluated: Path) -> Chosen:
+def chosen(evaluated: Path) -> ExportSet:
     """What these hold."""
     return choosing.choose(Run.open(evaluated), ["2-Styled-Diff", "2-Diff"])
 
@@ -128,7 +128,7 @@ def of_run(run: Run, case: cases.Case) -> tuple[np.ndarray, np.ndarray]:
 # ---- what is exported
 
 
-def test_real_and_synthetic_pairs_are_told_apart_and_twins_do_not_validate(chosen: Chosen):
+def test_real_and_synthetic_pairs_are_told_apart_and_twins_do_not_validate(chosen: ExportSet):
     table = chosen.table
     assert set(table["origin"]) == {"real", "synthetic"}
     assert (table["origin"] == "real").equals(table["data_type"] == "Real")
@@ -197,7 +197,7 @@ def test_by_default_it_is_what_the_run_is_made_for(evaluated: Path, own: Path):
     assert list(choosing.choose(Run.open(own)).sets) == [STYLED.inpainted]
 
 
-def test_near_copies_are_those_of_the_audit(evaluated: Path, chosen: Chosen, own: Path):
+def test_near_copies_are_those_of_the_audit(evaluated: Path, chosen: ExportSet, own: Path):
     audit = Run.open(evaluated).evaluated.audit.set_index(["data type", "name"])["near_copy"]
     for case in chosen.cases:
         assert case.near_copy == (audit[case.data_type.name, case.pair] or "no")
@@ -330,7 +330,7 @@ def told_of(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_no_export_holds_the_name_of_a_source(to: str, exports: dict[str, Path], chosen: Chosen,
+def test_no_export_holds_the_name_of_a_source(to: str, exports: dict[str, Path], chosen: ExportSet,
                                               evaluated: Path):
     names, told = Run.open(evaluated).pairs.names, told_of(exports[to])
     assert not [name for name in names if name in told]
@@ -342,14 +342,14 @@ def test_no_export_holds_the_name_of_a_source(to: str, exports: dict[str, Path],
     assert all(re.search(rf"{case.kind}__\d{{4}}\b", told) for case in chosen.cases)
 
 
-def test_a_gan_that_is_called_after_its_source_is_called_after_its_number(chosen: Chosen):
+def test_a_gan_that_is_called_after_its_source_is_called_after_its_number(chosen: ExportSet):
     real = chosen.cases[0]
     made = replace(real, data_type=GAN, model=f"singan-{real.source}")
     assert chosen.row(made)["model"] == f"singan-{chosen.source(real.source)}"
     assert real.source not in chosen.row(made).values()
 
 
-def test_numbers_tell_which_pairs_belong_together_and_not_the_order_of_names(chosen: Chosen):
+def test_numbers_tell_which_pairs_belong_together_and_not_the_order_of_names(chosen: ExportSet):
     table, told = chosen.table, chosen.named
     assert "pair" not in table
     for real, number in (("source", "source"), ("lesion_of", "lesion_of"), ("source", "group")):
@@ -414,7 +414,7 @@ def test_of_two_exports_to_one_place_the_first_that_is_written_keeps_its_names(
     run, form = Run.open(evaluated), FORMATS["folder"]
     first: list[str] = []
 
-    def write(folder: Path, chosen: Chosen, called: str) -> str:
+    def write(folder: Path, chosen: ExportSet, called: str) -> str:
         monkeypatch.setitem(FORMATS, "folder", form)
         export(run, "folder", tmp_path / "out", ["2-Diff"])
         first.append(exporting.names_of(tmp_path / "out").read_text())
@@ -511,7 +511,7 @@ def test_the_command_refuses_types_that_name_none(tmp_path: Path):
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_every_export_has_a_card_and_a_list_of_origins(to: str, exports: dict[str, Path], chosen: Chosen):
+def test_every_export_has_a_card_and_a_list_of_origins(to: str, exports: dict[str, Path], chosen: ExportSet):
     card = (exports[to] / "README.md").read_text()
     for words in ("TO BE FILLED IN", "Never for clinical use", "not anonymous",
                   "doi:10.1007/s11548-024-03213-z", "10 phantoms (drawn by code", "2-Styled-Diff", "torch 2.",
@@ -559,7 +559,7 @@ def test_a_card_tells_no_path_of_this_machine(evaluated: Path):
 # ---- each format, by its structure
 
 
-def test_nnunet_has_cases_channels_labels_and_folds(exports: dict[str, Path], chosen: Chosen,
+def test_nnunet_has_cases_channels_labels_and_folds(exports: dict[str, Path], chosen: ExportSet,
                                                     evaluated: Path):
     folder = exports["nnunet"]
     told = json.loads((folder / "dataset.json").read_text())
@@ -743,7 +743,7 @@ def test_pairs_of_further_generators_are_told_apart(evaluated: Path, monkeypatch
     assert "all 2 generators" in datacard.text(every, "a folder", "")
 
 
-def test_hf_has_a_head_and_a_row_a_pair(exports: dict[str, Path], chosen: Chosen):
+def test_hf_has_a_head_and_a_row_a_pair(exports: dict[str, Path], chosen: ExportSet):
     _, head, _ = (exports["hf"] / "README.md").read_text().split("---\n", 2)
     told = yaml.safe_load(head)
     assert told["license"] == "other"
@@ -760,7 +760,7 @@ def test_hf_has_a_head_and_a_row_a_pair(exports: dict[str, Path], chosen: Chosen
             assert image.shape == (*mask.shape, 3)
 
 
-def test_monai_has_lists_of_image_and_label(exports: dict[str, Path], chosen: Chosen):
+def test_monai_has_lists_of_image_and_label(exports: dict[str, Path], chosen: ExportSet):
     told = json.loads((exports["monai"] / "datalist.json").read_text())
     assert told["labels"] == {"0": "background", "1": "polyp"}
     assert [len(told.get(name, ())) for name in ("training", "validation", "held_back")] == [
@@ -771,7 +771,7 @@ def test_monai_has_lists_of_image_and_label(exports: dict[str, Path], chosen: Ch
         assert pixels(exports["monai"] / one["image"]).shape == (16, 16, 3)
 
 
-def test_a_folder_is_read_by_this_program(exports: dict[str, Path], chosen: Chosen):
+def test_a_folder_is_read_by_this_program(exports: dict[str, Path], chosen: ExportSet):
     report = checkup.check(exports["folder"])
     assert report.problems == []
     assert {pair.name for pair in report.pairs} == {case.case for case in chosen.cases}
@@ -796,7 +796,7 @@ def test_grey_pairs_with_several_classes_have_one_channel_and_class_numbers(grey
 # ---- each format, by the library that it is for
 
 
-def test_pycocotools_reads_it_back_to_the_pixel(exports: dict[str, Path], chosen: Chosen, evaluated: Path):
+def test_pycocotools_reads_it_back_to_the_pixel(exports: dict[str, Path], chosen: ExportSet, evaluated: Path):
     coco = pytest.importorskip("pycocotools.coco")
     run, of, seen = Run.open(evaluated), {case.case: case for case in chosen.cases}, set()
     for path in (exports["coco"] / "annotations").iterdir():
@@ -828,7 +828,7 @@ def test_monai_reads_it_back(which: str, request: pytest.FixtureRequest):
             assert (one["source"] in one["image"]) == (which == "grey")  # whose names are kept
 
 
-def test_datasets_reads_it_back(exports: dict[str, Path], chosen: Chosen, evaluated: Path, tmp_path: Path):
+def test_datasets_reads_it_back(exports: dict[str, Path], chosen: ExportSet, evaluated: Path, tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     read = datasets.load_dataset(str(exports["hf"]), cache_dir=str(tmp_path))
     assert set(read) == {split for split in cases.SPLITS if chosen.of(split)}

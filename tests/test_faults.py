@@ -609,7 +609,7 @@ def test_a_network_that_another_has_finished_meanwhile_is_left(copy: Params, who
     shutil.rmtree(folder)
     real = segnet.fit
 
-    def overtaken(*arguments: object) -> segnet.Fit:
+    def overtaken(*arguments: object) -> segnet.Fitted:
         with monkeypatch.context() as patch:
             patch.setattr(segnet, "fit", real)
             Run(copy).make("segment")

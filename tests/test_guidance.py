@@ -16,8 +16,8 @@ from diffusegen_core.diffusion import colour, losses
 from diffusegen_core.diffusion.guided import (
     GuidedStep,
     Judge,
+    LossInputs,
     Targets,
-    View,
     default_blocks,
     load_judge,
     pulls,
@@ -151,7 +151,7 @@ def gradient_of_all(judge: Judge, rows: list[int]) -> tuple[dict[str, Tensor], T
     generators = [seeds.generator(0, row) for row in rows]
     x.requires_grad_()
     wanted = losses.weights(judge.settings, 0)
-    found = step.values(net, View(x, x, reference, judge.cls(x[:, :3])), wanted, generators)
+    found = step.values(net, LossInputs(x, x, reference, judge.cls(x[:, :3])), wanted, generators)
     return found, torch.autograd.grad(total(found, wanted).sum(), x)[0]
 
 
@@ -218,7 +218,7 @@ def test_a_weight_means_the_same_at_every_size() -> None:
     for side in (256, 32):
         x = torch.ones(1, 4, side, side, dtype=torch.float64, requires_grad=True)
         found = {"mse": losses.mse_loss(x, 0 * x.detach())}
-        moved[side] = pulls(found, {"mse": 5000.0}, View(x, x, x, x))["mse"].unique()
+        moved[side] = pulls(found, {"mse": 5000.0}, LossInputs(x, x, x, x))["mse"].unique()
     torch.testing.assert_close(moved[32], moved[256])
     assert moved[256].tolist() == pytest.approx([5000 * 2 / (4 * 256 * 256)])
 
@@ -226,7 +226,7 @@ def test_a_weight_means_the_same_at_every_size() -> None:
 def test_the_range_pulls_at_the_clean_image_and_the_others_at_the_mix() -> None:
     x0, x = (doubles(1, 4, 8, 8, seed=seed).requires_grad_() for seed in (0, 1))
     found = {"rng": losses.rng_loss(x0), "l2": losses.l2_loss(x, 0 * x.detach())}
-    gradients = pulls(found, {"rng": 200.0, "l2": 10000.0}, View(x0, x, x, x))
+    gradients = pulls(found, {"rng": 200.0, "l2": 10000.0}, LossInputs(x0, x, x, x))
     outside = (x0 - x0.clamp(-1, 1)).detach()
     torch.testing.assert_close(gradients["rng"], 200 * 2 * outside / 256 * (8 / 256) ** 2)
     torch.testing.assert_close(gradients["l2"], 10000 * 2 * x.detach() / 256 * (8 / 256) ** 2)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from diffusegen_core import painting
 from diffusegen_core.chapters import paint as chapter
 from diffusegen_core.chapters import spots
-from diffusegen_core.chapters.paint import Painted, Wish
+from diffusegen_core.chapters.paint import Painted, PaintRequest
 from diffusegen_core.chapters.spots import Spot
 from diffusegen_core.cli import app
 from diffusegen_core.config import params
@@ -93,7 +93,7 @@ def test_a_run_of_any_fit_paints_into_oblong_pictures(run: Run, fit: str):
     p = run.params.model_copy(update={"data": run.params.data.model_copy(update={"fit": fit})})
     image, mask = picture(60, 130), np.zeros((60, 130), np.uint8)
     mask[20:35, 90:110] = 1
-    one, = chapter.paint(run.pairs, run.models, p.inpaint, p.data, image, Wish(mask))
+    one, = chapter.paint(run.pairs, run.models, p.inpaint, p.data, image, PaintRequest(mask))
     assert np.array_equal(one.image[~one.region], image[~one.region])
     assert (one.image[mask > 0] != image[mask > 0]).mean() > 0.5
 
@@ -159,7 +159,7 @@ def test_what_stays_is_known_to_the_model_however_near_something_is_painted(run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spots, "repaint", watched)
         one, = chapter.paint(run.pairs, run.models, run.params.inpaint, data, image,
-                             Wish(**given, keep=there))
+                             PaintRequest(**given, keep=there))
     assert np.array_equal(one.image[there > 0], image[there > 0])
     assert (one.mask[there > 0] == 1).all()
     assert not one.region[there > 0].any()
@@ -200,7 +200,8 @@ def test_a_picture_on_its_side_is_painted_as_wide(run: Run):
     for shape in ((90, 160), (160, 90)):
         mask = np.zeros(shape, np.uint8)
         mask[tuple(slice(side // 2 - 8, side // 2 + 8) for side in shape)] = 1
-        one, = chapter.paint(run.pairs, run.models, run.params.inpaint, data, picture(*shape), Wish(mask))
+        one, = chapter.paint(run.pairs, run.models, run.params.inpaint, data, picture(*shape),
+                             PaintRequest(mask))
         boxes.append(cv2.boundingRect(one.region.astype(np.uint8))[2:])
     assert boxes == [(27, 27)] * 2, "the ellipse is 20 pixels in 256, 12 in 160"
 

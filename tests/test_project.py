@@ -179,6 +179,20 @@ def test_no_two_modules_have_one_name() -> None:
     assert sorted(names) == sorted(MODULES)
 
 
+def test_a_type_has_one_meaning_in_the_whole_package() -> None:
+    named: dict[str, list[str]] = {}  # classes and names of types, such as Recipe = dict[str, Any]
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            names = ([node.name] if isinstance(node, ast.ClassDef) else
+                     [target.id for target in node.targets if isinstance(target, ast.Name)]
+                     if isinstance(node, ast.Assign) and "TypeVar(" not in ast.unparse(node.value) else [])
+            for name in names:
+                if name[0].isupper() and not name.isupper():
+                    named.setdefault(name, []).append(module)
+    assert named
+    assert {name: modules for name, modules in named.items() if len(modules) > 1} == {}
+
+
 def test_the_layers_are_the_packages_folders_and_the_modules_beside_them() -> None:
     folders = {path.parent.name for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE}
     assert sorted(LAYERS) == sorted({*folders, *(name for name, path in MODULES.items()

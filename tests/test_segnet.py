@@ -39,7 +39,7 @@ def few() -> tuple[dataset.Pairs, dataset.Pairs]:
     return pairs(0, 7), pairs(7, 10)
 
 
-def train(few, s: Segment, folder, recipe=None, seed=0) -> segnet.Fit:
+def train(few, s: Segment, folder, recipe=None, seed=0) -> segnet.Fitted:
     return segnet.fit(*few, s, seed, folder, recipe or {}, CPU, "a training")
 
 

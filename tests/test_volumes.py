@@ -16,7 +16,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, related, sidecars, testsets
 from diffusegen_core.data.types import REAL
 from diffusegen_core.exports import choosing
-from diffusegen_core.exports.cases import Case, Chosen
+from diffusegen_core.exports.cases import Case, ExportSet
 from diffusegen_core.segmentation import trainsets
 from diffusegen_core.segmentation.experiments import Experiment
 from diffusegen_core.segmentation.trainsets import Amount, Sets
@@ -101,7 +101,7 @@ def test_an_export_keeps_volumes_on_one_side(loaded):
     sides = {split: {body(case.source) for case in chosen.of(split)} for split in ("train", "validation")}
     assert sides["validation"]
     assert not sides["train"] & sides["validation"]
-    folds = Chosen(run, chosen.cases, {}).folds()
+    folds = ExportSet(run, chosen.cases, {}).folds()
     assert len(folds) == BODIES
     of = {case.case: case for case in chosen.cases}
     for fold in folds:

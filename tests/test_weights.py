@@ -26,7 +26,7 @@ def net(classes: int = 3) -> nn.Sequential:
         stem=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), head=nn.Linear(4, classes)))
 
 
-def never() -> weights.State:
+def never() -> weights.StateDict:
     raise AssertionError("the library was asked")
 
 
@@ -161,7 +161,7 @@ def settings() -> tuple:
 def test_pretrained_asks_the_library_and_leaves_everything_as_it_was():
     source = net()
 
-    def load() -> weights.State:
+    def load() -> weights.StateDict:
         torch.rand(3)
         return source.state_dict()
 
@@ -174,7 +174,7 @@ def test_pretrained_asks_the_library_and_leaves_everything_as_it_was():
 @pytest.mark.parametrize("error", [urllib.error.HTTPError(NOWHERE, 404, "Not Found", {}, None),
                                    OSError("no route"), RuntimeError("invalid hash value")])
 def test_weights_that_cannot_be_had_say_what_was_tried_and_what_to_do(error):
-    def load() -> weights.State:
+    def load() -> weights.StateDict:
         raise error
 
     with pytest.raises(UserError) as refusal:
@@ -199,7 +199,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(hub, "ENDPOINT", NOWHERE)
     asked = []
 
-    def load() -> weights.State:
+    def load() -> weights.StateDict:
         asked.append(hub.HF_HUB_OFFLINE)
         raise OSError("not in the cache")
 

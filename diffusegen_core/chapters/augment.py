@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from diffusegen_core.chapters.costs import Cost, Work, of_networks
-from diffusegen_core.chapters.subruns import SMALL, Generators, Subset, of_generators
+from diffusegen_core.chapters.subruns import SMALL, GeneratorSets, Subset, of_generators
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -33,7 +33,7 @@ SIZES = (16, 32, 64, 128)  # the paper's
 
 
 def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Augment, segment: Segment,
-        generators: Generators, further: Sequence[Sets] = ()) -> Tested:
+        generators: GeneratorSets, further: Sequence[Sets] = ()) -> Tested:
     """Train and test the unfinished part of the grid; in a read-only workspace, read what there is of it.
 
     `sets` are those of the run's first generator, `further` those of the others; `generators` has an entry
@@ -72,7 +72,7 @@ def costs(settings: Augment, segment: Segment, supply: Supply, work: Work) -> It
 
 def planned(ws: Workspace, supply: Supply, image_size: int, kind: Planes, settings: Augment,
             segment: Segment, sets: Sets | None = None, tests: Mapping[str, TestSet] | None = None,
-            generators: Generators | None = None, further: Sequence[Sets | None] = ()) -> str:
+            generators: GeneratorSets | None = None, further: Sequence[Sets | None] = ()) -> str:
     """The chapter's grid in words: how much of it is finished, and how long the rest will take.
 
     `image_size` and `kind` are of the run's pairs; `sets`, `tests`, `generators` and each of `further` are
@@ -219,7 +219,7 @@ def own(settings: Augment, names: Sequence[str]) -> dict[str, Any]:
             "train.checkpoints": None, "inpaint.sources": None, "gan.source": None}
 
 
-def of_grid(sets: Sets, settings: Augment, segment: Segment, generators: Generators,
+def of_grid(sets: Sets, settings: Augment, segment: Segment, generators: GeneratorSets,
             further: Sequence[Sets | None] = ()) -> dict[Experiment, Sets]:
     """The sets that each experiment draws from: those of one of the run's generators, or of the generator
     that saw its subset. They hold no pairs if that failed, or is not made yet."""

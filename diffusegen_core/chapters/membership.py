@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from diffusegen_core.chapters.costs import FLOAT, Cost, Work
-from diffusegen_core.chapters.trained import Model, Trained
+from diffusegen_core.chapters.trained import Trained, TrainedModel
 from diffusegen_core.config import devices
 from diffusegen_core.config.data import Data
 from diffusegen_core.data import dataset, windows
@@ -41,7 +41,7 @@ class Suspect:
 
     group: str
     """CLUSTERS or FULL."""
-    model: Model
+    model: TrainedModel
     weights: str
     """As train.sample_weights."""
     real: Path
@@ -177,7 +177,7 @@ def _suspects(ws: Workspace, pairs: Pairs, held_out: Pairs | None, trained: Trai
                                                                      recipe))
 
 
-def _seen(models: list[Model], pairs: Pairs, windowed: bool) -> list[str]:
+def _seen(models: list[TrainedModel], pairs: Pairs, windowed: bool) -> list[str]:
     """The names of the pairs that these models have seen; all of the run's if one does not tell."""
     told = [origins.read_fingerprints(model.path) for model in models]
     if any(fingerprints is None for fingerprints in told):

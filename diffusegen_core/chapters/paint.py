@@ -48,7 +48,7 @@ class Painted:
 
 
 @dataclass(frozen=True)
-class Wish:
+class PaintRequest:
     """Which lesion a picture is to get, and which it is to lose. Masks are (H, W), nonzero where a lesion is:
     with several classes, the class number."""
 
@@ -64,7 +64,7 @@ class Wish:
     """A lesion that the picture has and keeps: nothing is painted there, and the new pair's mask shows it."""
 
 
-def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: np.ndarray, wish: Wish,
+def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: np.ndarray, wish: PaintRequest,
           n: int = 1, seed: int = 0, device: str = "auto") -> list[Painted]:
     """Paint `n` pictures from one, (H, W, C) uint8. `pairs` and `data` are the run's; each result draws one
     of the K cluster models, as in chapter 3.
@@ -93,7 +93,7 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: n
     return [results[number] for number in range(n)]
 
 
-def check(pairs: Pairs, settings: Inpaint, data: Data, image: np.ndarray, wish: Wish, n: int = 1,
+def check(pairs: Pairs, settings: Inpaint, data: Data, image: np.ndarray, wish: PaintRequest, n: int = 1,
           seed: int = 0) -> None:
     """UserError for whatever `paint` would refuse; nothing is painted."""
     _refuse_unusable(pairs, image, wish, n)
@@ -111,7 +111,7 @@ def _seeds(seed: int, n: int) -> list[int]:
     return [seeds.derive(seed, "paint", number) for number in range(n)]
 
 
-def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: Wish, n: int) -> None:
+def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: PaintRequest, n: int) -> None:
     channels, highest = pairs.planes.channels, pairs.planes.numbers
     if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8:
         colours = " RGB" if channels == planes.RGB else ""
@@ -144,7 +144,7 @@ def _fit(data: Data) -> str:
     return "pad" if data.fit == "pad" and not data.window else "squeeze"
 
 
-def _wanted(pairs: Pairs, image: np.ndarray, wish: Wish, seed: int, settings: Inpaint,
+def _wanted(pairs: Pairs, image: np.ndarray, wish: PaintRequest, seed: int, settings: Inpaint,
             data: Data) -> tuple[Spot, str, str]:
     """What is to be painted, in the picture squared by `_fit`; whose mask that is, and how it was changed."""
     nothing, of = np.zeros(image.shape[:2], np.uint8), ""

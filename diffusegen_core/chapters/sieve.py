@@ -96,7 +96,7 @@ class Filtered:
 
 
 @dataclass(frozen=True)
-class Task:
+class Scoring:
     """A work item: one data type to score."""
 
     ws: Workspace
@@ -134,7 +134,7 @@ def run(ws: Workspace, pairs: Pairs, sets: Sets, networks: Scorers | None, setti
     return Filtered(replace(sets, sets=in_order, supply=supply), judged, networks)
 
 
-def score(task: Task) -> None:
+def score(task: Scoring) -> None:
     """A work item: the scores of all pairs of a data type."""
     if task.artifact.made():
         return
@@ -149,14 +149,14 @@ def score(task: Task) -> None:
     task.artifact.finish(outputs, perf_counter() - start, device=devices.name(task.ws.device))
 
 
-def _task(ws: Workspace, pairs: Pairs, one: PairSet, networks: Scorers | None, dilate: int) -> Task:
+def _task(ws: Workspace, pairs: Pairs, one: PairSet, networks: Scorers | None, dilate: int) -> Scoring:
     recipe = {"version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "dilate": dilate,
               "made": key(one.hashes), "scorers": networks.identity if networks else None}
-    return Task(ws, one.data_type, one.folder, pairs.stored, networks, dilate,
+    return Scoring(ws, one.data_type, one.folder, pairs.stored, networks, dilate,
                 ws.artifact(f"filter/scores/{one.data_type}", recipe))
 
 
-def _agreement(task: Task, everyone: Members, sources: list[str]) -> dict[str, np.ndarray | list[int]]:
+def _agreement(task: Scoring, everyone: Members, sources: list[str]) -> dict[str, np.ndarray | list[int]]:
     if task.scorers is None or not len(everyone):
         return {"fold": np.full(len(everyone), nan), "agreement": np.full(len(everyone), nan)}
     made = pairsets.load(task.folder, everyone.names)
@@ -188,7 +188,7 @@ def _copies(seed: int, pairs: Pairs, everyone: Members) -> tuple[pd.DataFrame, p
     return table.iloc[:len(everyone)], chance
 
 
-def _judged(task: Task, one: PairSet, settings: Filter, copy_quantile: float) -> Judged:
+def _judged(task: Scoring, one: PairSet, settings: Filter, copy_quantile: float) -> Judged:
     """What is kept of a type and what is set aside, with the lists of both, which are made if missing."""
     artifact = task.ws.artifact(one.data_type.filtered.artifact, {
         "version": VERSION, "scores": contents(task.artifact.stamp), "agreement": settings.agreement_quantile,

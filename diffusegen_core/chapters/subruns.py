@@ -18,7 +18,7 @@ from diffusegen_core.store.workspace import Workspace
 
 SMALL = "augment"  # the chapter of small sets
 MADE = ("data", "cluster", "windows", "train", "inpaint", "paste", "style", "gan", "scorers", "filter")
-Generators = Mapping[tuple[int, int], Sets | None]
+GeneratorSets = Mapping[tuple[int, int], Sets | None]
 """By size and seed, the sets of the run whose generator saw only that small set; None if it failed, or is not
 made yet."""
 
@@ -52,7 +52,7 @@ class SubRun(Protocol):
 
 
 def generators(ws: Workspace, small: Sequence[Subset], within: Callable[[Subset], SubRun],
-               devices: int = 1) -> Generators:
+               devices: int = 1) -> GeneratorSets:
     """The pairs of each small set, which are made first if the workspace is writable. `within` gives its run,
     each of whose models is trained on so many devices. If the filter failed, or is not made yet, its pairs
     are those that the filter would have judged. Raises UserError if a run's folder is, or lies in, a symbolic
@@ -91,7 +91,7 @@ def attempt(folder: Path, make: Callable[[], object]) -> None:
         experiments.spend(folder, perf_counter() - start)
 
 
-def of_generators(ws: Workspace, small: Sequence[Subset], generators: Generators) -> pd.DataFrame:
+def of_generators(ws: Workspace, small: Sequence[Subset], generators: GeneratorSets) -> pd.DataFrame:
     """A row per generator that sees only a small set: size, seed, status ("ok", "to do", "failed"), seconds.
 
     The seconds are of all its chapters, including failed attempts and those with other parameters. They are

@@ -31,13 +31,12 @@ from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.costs import FLOAT, Cost, Work, without_network
 from diffusegen_core.chapters.resuming import CHECKPOINT, OPTIMIZER, PLATEAU, take_up
 from diffusegen_core.chapters.tasks import Task, base_of, task_of
-from diffusegen_core.chapters.trained import WEIGHTS, Model, Trained, taken
+from diffusegen_core.chapters.trained import WEIGHTS, Trained, TrainedModel, taken
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.config.sections import Model as Network
-from diffusegen_core.config.sections import Process, Train
+from diffusegen_core.config.sections import Model, Process, Train
 from diffusegen_core.data import dataset
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
@@ -60,7 +59,7 @@ from diffusegen_core.diffusion.training import (
 from diffusegen_core.diffusion.unet import parameter_count
 from diffusegen_core.parallel import fanout, pauses, progress, ranks
 from diffusegen_core.parallel.pauses import Pause
-from diffusegen_core.parallel.progress import GivenUp, Watch
+from diffusegen_core.parallel.progress import GivenUp, Watcher
 from diffusegen_core.parallel.ranks import ALONE, Share
 from diffusegen_core.store import files, stamps, tracking
 from diffusegen_core.store.artifacts import Recipe
@@ -69,8 +68,8 @@ from diffusegen_core.store.workspace import Workspace
 GRID = 6  # bytes of a pixel of a sample grid: an image above its mask, both in colours
 
 
-def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, network: Network, process: Process,
-        watch: Watch | None = None, windows: Pairs | None = None,
+def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, network: Model, process: Process,
+        watch: Watcher | None = None, windows: Pairs | None = None,
         beside: Sequence[Workspace] = ()) -> Trained:
     """Train every model that is not finished, on the pairs or on their `windows`, as many of each pair.
 
@@ -84,7 +83,7 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
     common = {"pairs": pairs.stored, "settings": settings, "network": network, "process": process,
               "windows": None if windows is None else windows.stored}
 
-    def trained(groups: dict[str, list[int]], title: str, bases: Sequence[Path | None]) -> list[Model]:
+    def trained(groups: dict[str, list[int]], title: str, bases: Sequence[Path | None]) -> list[TrainedModel]:
         items = [fanout.Item(f"{name} of generator {place.number}" if place.number else name, place,
                              {**common, "ws": place, "name": name, "indices": indices,
                               "base": None if name == FULL else base,
@@ -153,9 +152,9 @@ def _usable(p: Params, name: str) -> None:
         checkpoints.judge(source, p.model, p.process, p.model_size, p.train.sample_weights, Planes.of(p.data))
 
 
-def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Network,
+def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], settings: Train, network: Model,
                 process: Process, base: Path | None = None, labels: Sequence[int] = (),
-                windows: Path | None = None) -> Model:
+                windows: Path | None = None) -> TrainedModel:
     """Train or resume one model on the pairs, or the windows, at `indices`, unless it is finished."""
     given: dict[str, Any] = {"name": name, "pairs": pairs, "indices": indices, "settings": settings,
                              "network": network, "process": process, "base": base, "labels": labels,
@@ -180,10 +179,10 @@ def train_model(ws: Workspace, name: str, pairs: Path, indices: list[int], setti
     return _model(task)
 
 
-def _model(task: Task) -> Model:
+def _model(task: Task) -> TrainedModel:
     """A finished model. Raises NotMadeError if it is not finished."""
     stamp = task.artifact.stamp
-    return Model(task.name, len(task.pictures), stamp["images"], stamp["steps"], stamp["loss"],
+    return TrainedModel(task.name, len(task.pictures), stamp["images"], stamp["steps"], stamp["loss"],
                  float("nan") if "released" in task.recipe else stamp["seconds"], stamp["parameters"],
                  task.artifact.folder, stamp["outputs"][WEIGHTS]["sha256"], stamps.cards(stamp))
 

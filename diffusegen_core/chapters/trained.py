@@ -19,7 +19,7 @@ WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Model:
+class TrainedModel:
     """A trained model and what its training took."""
 
     name: str
@@ -52,11 +52,11 @@ class Model:
 class Trained:
     """All models of a run."""
 
-    models: list[Model]
+    models: list[TrainedModel]
     """One per cluster, in order."""
-    full: Model | None
+    full: TrainedModel | None
     """The full set's, if the parameters ask for one."""
-    base: Model | None = None
+    base: TrainedModel | None = None
     """The model that the clusters' started from, or are parts of, if any; it may be `full`."""
     weights: str = "ema"
     """The set of weights that later chapters use."""
@@ -72,11 +72,11 @@ class Trained:
         return float(np.nansum([model.card_seconds for model in self.all]))
 
     @property
-    def all(self) -> list[Model]:
+    def all(self) -> list[TrainedModel]:
         first = [self.base] if self.base and self.base != self.full else []
         return first + self.models + ([self.full] if self.full else [])
 
-    def __getitem__(self, name: str) -> Model:
+    def __getitem__(self, name: str) -> TrainedModel:
         """A model by its name. Raises UserError listing the valid names."""
         for model in self.all:
             if model.name == name:

@@ -119,7 +119,7 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class View:
+class LossInputs:
     """What the losses of one step see, images and masks (B, C + M, H, W)."""
 
     x0: Tensor  # the predicted clean image, not clipped
@@ -192,15 +192,15 @@ class GuidedStep:
         return x_next - shift, reverse.x0
 
     def _view(self, diffusion: Diffusion, x0: Tensor, mixed: Tensor, t: Tensor,
-              generators: Generators) -> View:
+              generators: Generators) -> LossInputs:
         """What the losses see, detached from the network; `back` propagates their gradient on to x_t."""
         share = at((1 - diffusion.schedule.alpha_bar).sqrt(), t)
         noised = diffusion.noised(self.targets.inpainted, t, seeds.normal_like(generators, x0))
         reference = share * self.targets.inpainted + (1 - share) * noised
         seen_x0, seen_mix = (image.detach().requires_grad_() for image in (x0, mixed))
-        return View(seen_x0, seen_mix, reference, self.judge.cls(seen_mix[:, :self.targets.channels]))
+        return LossInputs(seen_x0, seen_mix, reference, self.judge.cls(seen_mix[:, :self.targets.channels]))
 
-    def values(self, net: UNet, view: View, wanted: dict[str, float],
+    def values(self, net: UNet, view: LossInputs, wanted: dict[str, float],
                generators: Generators) -> dict[str, Tensor]:
         """The wanted losses, each (B,). Only ZeCon's encoder and the range loss see the mask."""
         judge, targets = self.judge, self.targets
@@ -223,7 +223,7 @@ class GuidedStep:
         }
         return {name: compute[name]() for name in wanted}
 
-    def _remember(self, view: View, measured: dict[str, Tensor]) -> None:
+    def _remember(self, view: LossInputs, measured: dict[str, Tensor]) -> None:
         self.previous_cls = view.cls.detach()
         self.measured.append({name: values.detach() for name, values in measured.items()})
 
@@ -234,7 +234,7 @@ def total(values: dict[str, Tensor], wanted: dict[str, float]) -> Tensor:
     return sum(rest, first)
 
 
-def pulls(values: dict[str, Tensor], wanted: dict[str, float], view: View) -> dict[str, Tensor]:
+def pulls(values: dict[str, Tensor], wanted: dict[str, float], view: LossInputs) -> dict[str, Tensor]:
     """The gradient of each weighted loss with respect to what it sees: the mix, or x0 for the range loss.
 
     The gradient of a mean over pixels grows as the image shrinks; it is rescaled to 256 px, the size that the

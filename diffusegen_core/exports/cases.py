@@ -64,7 +64,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ExportSet:
     """The pairs of a run to export, real ones first."""
 
     run: Run

@@ -9,13 +9,13 @@ from diffusegen_core.data import patients, sidecars, testsets
 from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import REAL, DataType
-from diffusegen_core.exports.cases import HELD, NOT_AUDITED, TEST, TRAIN, VALID, Case, Chosen, held_as
+from diffusegen_core.exports.cases import HELD, NOT_AUDITED, TEST, TRAIN, VALID, Case, ExportSet, held_as
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import trainsets
 
 
 def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, native: bool = False,
-           generators: bool = False, keep_names: bool = False, held_out: bool = False) -> Chosen:
+           generators: bool = False, keep_names: bool = False, held_out: bool = False) -> ExportSet:
     """The pairs of these data types, or of the `usual` one if `types` is None, and the real ones if `real`.
 
     With `native` they get the size of their source's own files, with `generators` they are those of all
@@ -53,7 +53,7 @@ def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, nati
         cases += [Case(f"Held-out__{name}", REAL, name, source, source, "none", 0, TEST, NOT_AUDITED)
                   for source, name in own.items()]
     numbers = {} if keep_names else _numbers(run, cases)
-    return Chosen(run, cases if keep_names else _numbered(cases, numbers), sets,
+    return ExportSet(run, cases if keep_names else _numbered(cases, numbers), sets,
                   _native(run, cases) if native else {}, further, tested=tested, numbers_of=numbers)
 
 
@@ -115,7 +115,7 @@ def made(run: Run, data_type: DataType) -> PairSet | None:
         return None
 
 
-def others(chosen: Chosen) -> list[str]:
+def others(chosen: ExportSet) -> list[str]:
     """The names of the synthetic types that are made but not exported."""
     known = outlets.types(chosen.run).values()
     return [one.name for one in known if one != REAL and one not in chosen.sets and made(chosen.run, one)]

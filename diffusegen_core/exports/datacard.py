@@ -11,7 +11,7 @@ from diffusegen_core import __version__
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
-from diffusegen_core.exports.cases import NOT_AUDITED, Chosen
+from diffusegen_core.exports.cases import NOT_AUDITED, ExportSet
 from diffusegen_core.report import answer, naming, opening, recommendation, tables
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
@@ -43,7 +43,7 @@ LIMITS = """\
 - Keep the field `origin` when you pass this on, and report no score on synthetic pairs as if on real ones."""
 
 
-def text(chosen: Chosen, title: str, layout: str) -> str:
+def text(chosen: ExportSet, title: str, layout: str) -> str:
     """The card as Markdown; `title` is the format's name, `layout` its writer's description of the files."""
     run = chosen.run
     parts = [
@@ -62,12 +62,12 @@ def text(chosen: Chosen, title: str, layout: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _splits(chosen: Chosen) -> str:
+def _splits(chosen: ExportSet) -> str:
     known = SPLITS.format(share=chosen.run.params.segment.validation) if chosen.real else ""
     return " ".join(filter(None, [known, TESTED if chosen.tested else UNSEEN]))
 
 
-def _summary(chosen: Chosen, title: str) -> str:
+def _summary(chosen: ExportSet, title: str) -> str:
     p = chosen.run.params
     counts = [f"{sum(case.origin == origin for case in chosen.cases)} {origin}" for origin in
               dict.fromkeys(case.origin for case in chosen.cases)]
@@ -80,7 +80,7 @@ def _summary(chosen: Chosen, title: str) -> str:
             f"{escaped(p.data.object_name)}. Written for {title} by DiffuseGen {__version__}.")
 
 
-def _types(chosen: Chosen) -> str:
+def _types(chosen: ExportSet) -> str:
     """How many pairs there are of each data type, in all and in each split."""
     kinds = [*([REAL] if chosen.real or chosen.tested else []), *chosen.sets]
     rows = []
@@ -91,7 +91,7 @@ def _types(chosen: Chosen) -> str:
     return table(["data type", "what it is", "pairs", *(f"`{split}`" for split in chosen.splits)], rows)
 
 
-def _classes(chosen: Chosen) -> str:
+def _classes(chosen: ExportSet) -> str:
     if chosen.planes:
         return table(["plane", "class"], [[str(place), escaped(name)]
                                           for place, name in enumerate(chosen.classes)])
@@ -99,7 +99,7 @@ def _classes(chosen: Chosen) -> str:
                                              for name, number in chosen.numbers.items()])
 
 
-def _source(chosen: Chosen) -> str:
+def _source(chosen: ExportSet) -> str:
     p = chosen.run.params
     test = "" if chosen.tested is None or chosen.tested.same_source else (
         f"- Source of `test`: {escaped(chosen.tested.name)}, {escaped(chosen.tested.note)}. Its licence may "
@@ -109,7 +109,7 @@ def _source(chosen: Chosen) -> str:
             "data on.")
 
 
-def _making(chosen: Chosen) -> str:
+def _making(chosen: ExportSet) -> str:
     run, p = chosen.run, chosen.run.params
     lines = [f"- {kind}: {len(one)} pairs of {one.manifest['source'].nunique()} real ones, "
              f"{len(one.left_out)} left out; computed on {escaped(str(one.stamp['device']))}."
@@ -131,7 +131,7 @@ def _making(chosen: Chosen) -> str:
     return "\n".join(lines) + f"\n\nThe parameters that decide them:\n\n{told}"
 
 
-def _worth(chosen: Chosen) -> str:
+def _worth(chosen: ExportSet) -> str:
     """Chapter 7's findings about these pairs, or why there are none."""
     run, result = chosen.run, chosen.run.finished("augment")
     if result is None or not result.complete:
@@ -150,7 +150,7 @@ def _worth(chosen: Chosen) -> str:
             f"{_another(chosen, max(size for size, _ in filter(None, gains.values())))}")
 
 
-def _another(chosen: Chosen, size: int) -> str:
+def _another(chosen: ExportSet, size: int) -> str:
     """How the exported mix differs from the one compared on sets of `size`; "" where it does not."""
     p, pairs = chosen.run.params, len(chosen.run.pairs)
     most = max(p.augment.ratios or [p.inpaint.samples])
@@ -179,7 +179,7 @@ def as_yaml(told: Mapping[str, Any]) -> str:
     return f"{fence}yaml\n{text}{fence}"
 
 
-def _copies(chosen: Chosen) -> str:
+def _copies(chosen: ExportSet) -> str:
     result = chosen.run.finished("evaluate")
     if not chosen.sets:
         return "All pairs are real."

@@ -20,7 +20,7 @@ from diffusegen_core.exports import (
     to_monai,
     to_nnunet,
 )
-from diffusegen_core.exports.cases import Chosen
+from diffusegen_core.exports.cases import ExportSet
 from diffusegen_core.painting import refuse_place
 from diffusegen_core.run import Run
 from diffusegen_core.store import files
@@ -36,9 +36,9 @@ class Format:
     """An export format."""
 
     title: str
-    write: Callable[[Path, Chosen, str], str]
+    write: Callable[[Path, ExportSet, str], str]
     """Writes the pairs into a folder, given its final name, and returns the card's text on the layout."""
-    head: Callable[[Chosen, str], str] = lambda chosen, called: ""
+    head: Callable[[ExportSet, str], str] = lambda chosen, called: ""
     """The head of the card."""
     any_channels: bool = False
     """Whether it can hold images with other than 1 or 3 channels."""
@@ -58,7 +58,7 @@ FORMATS = {"nnunet": Format(to_nnunet.TITLE, to_nnunet.write, any_channels=True)
 
 def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | None = None, real: bool = True,
            native: bool = False, generators: bool = False, by_class: bool = False,
-           keep_names: bool = False, held_out: bool = False) -> tuple[Path, Chosen]:
+           keep_names: bool = False, held_out: bool = False) -> tuple[Path, ExportSet]:
     """Write the finished pairs of a run in one of FORMATS; returns the new folder and what it holds.
 
     By default the folder is named after the run and the format, in the current directory. Pairs are numbered,

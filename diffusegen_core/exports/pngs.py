@@ -9,14 +9,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusegen_core.data import planes
-from diffusegen_core.exports.cases import Case, Chosen
+from diffusegen_core.exports.cases import Case, ExportSet
 from diffusegen_core.store import files
 
 Places = Callable[[Case], tuple[Path, Path]]
 """The paths of a pair's image and mask."""
 
 
-def write(chosen: Chosen, places: Places, levels: int = 1) -> None:
+def write(chosen: ExportSet, places: Places, levels: int = 1) -> None:
     """Write every pair; class numbers in masks are multiplied by `levels`."""
     for case in progress(chosen.cases):
         image, label = chosen.written(case)

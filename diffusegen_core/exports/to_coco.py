@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from diffusegen_core.exports import pngs
-from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, Case, Chosen
+from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, Case, ExportSet
 from diffusegen_core.store import files
 
 TITLE = "COCO"
@@ -27,7 +27,7 @@ LAYOUT = """\
 """
 
 
-def write(folder: Path, chosen: Chosen, called: str) -> str:
+def write(folder: Path, chosen: ExportSet, called: str) -> str:
     """Write the dataset; returns the card's text on the layout."""
     known = {name: number for name, number in chosen.numbers.items() if number}
     documents = {split: _document(chosen, known, called) for split in FILES}
@@ -46,7 +46,7 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
     return LAYOUT.format(see_splits=chosen.see_splits)
 
 
-def _document(chosen: Chosen, known: dict[str, int], called: str) -> dict[str, Any]:
+def _document(chosen: ExportSet, known: dict[str, int], called: str) -> dict[str, Any]:
     thing = chosen.run.params.data.object_name
     return {"info": {"description": f"{called}: {thing}, {chosen.described} of a DiffuseGen run"},
             "licenses": [{"id": 1, "name": chosen.licence, "url": ""}],
@@ -54,7 +54,7 @@ def _document(chosen: Chosen, known: dict[str, int], called: str) -> dict[str, A
                            for name, number in known.items()], "images": [], "annotations": []}
 
 
-def _image(chosen: Chosen, number: int, case: Case, shape: tuple[int, ...]) -> dict[str, Any]:
+def _image(chosen: ExportSet, number: int, case: Case, shape: tuple[int, ...]) -> dict[str, Any]:
     return {"id": number, "file_name": f"{case.case}.png", "height": shape[1], "width": shape[2],
             "license": 1, "origin": case.origin, "data_type": case.data_type.name,
             "source": chosen.source(case.source), "near_copy": case.near_copy}

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from diffusegen_core.exports import pngs
-from diffusegen_core.exports.cases import Chosen
+from diffusegen_core.exports.cases import ExportSet
 
 TITLE = "a plain folder"
 WHITE = 255  # the value of a single class, which every program shows as white
 
 
-def write(folder: Path, chosen: Chosen, called: str) -> str:
+def write(folder: Path, chosen: ExportSet, called: str) -> str:
     """Write the dataset; returns the card's text on the layout."""
     one = len(chosen.classes) == 1
     pngs.write(chosen, lambda case: (folder / "images" / f"{case.case}{chosen.picture}",

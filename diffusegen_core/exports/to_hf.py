@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from diffusegen_core.exports import pngs
-from diffusegen_core.exports.cases import Chosen
+from diffusegen_core.exports.cases import ExportSet
 from diffusegen_core.store import files
 
 TITLE = "Hugging Face datasets"
@@ -19,7 +19,7 @@ LAYOUT = """\
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 
 
-def write(folder: Path, chosen: Chosen, called: str) -> str:
+def write(folder: Path, chosen: ExportSet, called: str) -> str:
     """Write the dataset; returns the card's text on the layout."""
     pngs.write(chosen, lambda case: (folder / case.split / "images" / f"{case.case}.png",
                                              folder / case.split / "masks" / f"{case.case}.png"))
@@ -31,12 +31,12 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
     return LAYOUT.format(splits="`, `".join(splits(chosen)), see_splits=chosen.see_splits)
 
 
-def splits(chosen: Chosen) -> list[str]:
+def splits(chosen: ExportSet) -> list[str]:
     """The splits that have pairs."""
     return [split for split in chosen.splits if chosen.of(split)]
 
 
-def head(chosen: Chosen, called: str) -> str:
+def head(chosen: ExportSet, called: str) -> str:
     """The YAML head of a dataset card."""
     size = next((name for most, name in SIZES if len(chosen.cases) < most), "100K<n<1M")
     told = {"pretty_name": called, "license": "other", "license_name": "to-be-filled-in",

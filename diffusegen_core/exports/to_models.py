@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffusegen_core import __version__
-from diffusegen_core.chapters.trained import Model, Trained
+from diffusegen_core.chapters.trained import Trained, TrainedModel
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import duration
@@ -44,7 +44,7 @@ def write(run: Run, folder: Path) -> Trained:
     return models
 
 
-def file_name(model: Model) -> str:
+def file_name(model: TrainedModel) -> str:
     """The file name by which `train.checkpoints` finds a model."""
     return f"{model.name}{checkpoints.OURS}"
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from diffusegen_core.exports import pngs
-from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, Case, Chosen
+from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, Case, ExportSet
 from diffusegen_core.store import files
 
 TITLE = "MONAI"
@@ -19,7 +19,7 @@ LAYOUT = """\
 """
 
 
-def write(folder: Path, chosen: Chosen, called: str) -> str:
+def write(folder: Path, chosen: ExportSet, called: str) -> str:
     """Write the dataset; returns the card's text on the layout."""
     pngs.write(chosen, lambda case: (folder / "images" / f"{case.case}{chosen.picture}",
                                      folder / "labels" / f"{case.case}{chosen.label}"))
@@ -40,7 +40,7 @@ def write(folder: Path, chosen: Chosen, called: str) -> str:
         arrays="; an array has its channels or classes first, `channel_dim=0`" if arrays else "")
 
 
-def _item(chosen: Chosen, case: Case) -> dict[str, str]:
+def _item(chosen: ExportSet, case: Case) -> dict[str, str]:
     return {"image": f"images/{case.case}{chosen.picture}", "label": f"labels/{case.case}{chosen.label}",
             "origin": case.origin, "data_type": case.data_type.name, "source": chosen.source(case.source),
             "near_copy": case.near_copy}

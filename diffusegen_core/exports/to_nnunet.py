@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.exports import pngs
-from diffusegen_core.exports.cases import CHANNELS, TEST, Chosen
+from diffusegen_core.exports.cases import CHANNELS, TEST, ExportSet
 from diffusegen_core.store import files
 
 TITLE = "nnU-Net v2"
@@ -39,7 +39,7 @@ def check(out: Path) -> None:
                         f"--out, such as {out.parent / 'Dataset501_Mine'}.")
 
 
-def write(folder: Path, chosen: Chosen, called: str) -> str:
+def write(folder: Path, chosen: ExportSet, called: str) -> str:
     """Write the dataset into a folder that will be renamed to `called`; returns the card's text on the
     layout."""
     whole = len(chosen.channels) in CHANNELS

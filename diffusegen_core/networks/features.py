@@ -25,7 +25,7 @@ from diffusegen_core.networks.weights import (
     PRETRAINED,
     RANDOM,
     Published,
-    State,
+    StateDict,
     by_hand,
     fill,
     hub_folder,
@@ -61,7 +61,7 @@ class _Backbone:
     """A feature network before it is made: its input side, its published weights, and how to make it."""
 
     size: int
-    published: Published[State]
+    published: Published[StateDict]
     make: Callable[[], tuple[nn.Module, tuple[str, ...]]]
     """Returns the network without its classifier, and the prefixes of the fields that it thus lacks."""
 
@@ -276,7 +276,7 @@ def _timm(backbone: str) -> _Backbone:
     return _Backbone(config.input_size[-1], _published_by_timm(name, config), make)
 
 
-def _published_by_timm(name: str, config: "PretrainedCfg") -> Published[State]:
+def _published_by_timm(name: str, config: "PretrainedCfg") -> Published[StateDict]:
     import timm
 
     def load() -> dict[str, torch.Tensor]:

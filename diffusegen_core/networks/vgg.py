@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusegen_core.networks import features
-from diffusegen_core.networks.weights import Published, State, by_hand, fill, identity, seeded
+from diffusegen_core.networks.weights import Published, StateDict, by_hand, fill, identity, seeded
 from diffusegen_core.store.artifacts import Recipe
 
 Parts = tuple[nn.Module, nn.Module, nn.Module]
@@ -72,7 +72,7 @@ def _normalised() -> tuple[nn.Module, Parts, tuple[str, ...]]:
     return net, (net[:1], net[1:4], net[4:]), tuple(f"{i}." for i in range(len(net), 64))
 
 
-def _published(name: str) -> Published[State]:
+def _published(name: str) -> Published[StateDict]:
     from torchvision.models.vgg import VGG19_Weights, vgg19
 
     best = VGG19_Weights.DEFAULT

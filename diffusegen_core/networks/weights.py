@@ -31,9 +31,9 @@ from diffusegen_core.config.errors import UserError, printable, some
 from diffusegen_core.store import files, seeds
 
 PRETRAINED, RANDOM = "pretrained", "random"
-State = dict[str, torch.Tensor]
+StateDict = dict[str, torch.Tensor]
 Made = TypeVar("Made")
-Loaded = TypeVar("Loaded", State, Path)
+Loaded = TypeVar("Loaded", StateDict, Path)
 
 # Seconds to wait for a silent server.
 PATIENCE = 10.0
@@ -91,7 +91,8 @@ def seeded(make: Callable[[], Made], seed: int, *names: object) -> Made:
         return make()
 
 
-def fill(net: nn.Module, spec: str, published: Published[State], unused: tuple[str, ...] = ()) -> nn.Module:
+def fill(net: nn.Module, spec: str, published: Published[StateDict],
+         unused: tuple[str, ...] = ()) -> nn.Module:
     """Load into `net` the weights that `spec` names; `random` leaves it as it was made (see `seeded`).
 
     Fields that start with a prefix in `unused`, such as those of a classifier that the network lacks, are not
@@ -151,7 +152,7 @@ def identity(spec: str, published: Published[Any], seed: int = 0) -> dict[str, s
     return {"sha256": files.remembered_sha256(_file(spec))}
 
 
-def read(spec: str | Path, mapped: bool = False) -> State:
+def read(spec: str | Path, mapped: bool = False) -> StateDict:
     """The tensors in a file, by field name, on the CPU. UserError where it is absent or not a state dict.
 
     With `mapped`, those of a torch file are mapped into memory, not read, unless its format is too old.
@@ -169,7 +170,7 @@ def read(spec: str | Path, mapped: bool = False) -> State:
     return dict(state)
 
 
-def fit(net: nn.Module, state: State, source: str, unused: tuple[str, ...] = ()) -> None:
+def fit(net: nn.Module, state: StateDict, source: str, unused: tuple[str, ...] = ()) -> None:
     """Load `state` into `net`, without fields that start with a prefix in `unused`; UserError on a misfit."""
     state = {name: value for name, value in state.items() if not name.startswith(unused)}
     expected = net.state_dict()
@@ -264,7 +265,7 @@ def _file(spec: str | Path) -> Path:
     return path
 
 
-def _tensors_only(path: Path, mapped: bool) -> State:
+def _tensors_only(path: Path, mapped: bool) -> StateDict:
     try:
         zipped = zipfile.is_zipfile(path)  # older formats cannot be mapped
         # Of an older file, torch would make room for as many bytes as a damaged one claims to have.

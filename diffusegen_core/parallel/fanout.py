@@ -33,7 +33,7 @@ class Item:
 
 
 def run(work: Callable[..., Result], items: Sequence[Item], title: str, done: float = 0,
-        watch: progress.Watch | None = None) -> list[Result]:
+        watch: progress.Watcher | None = None) -> list[Result]:
     """Call work(**item.arguments) for every item; results come in the order of the items.
 
     The calls are made in this process, or, if the environment names a dask scheduler, by its workers; a

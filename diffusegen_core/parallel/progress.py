@@ -36,9 +36,9 @@ MOMENT = 1.0  # seconds: items that take less are not reported, and the file is 
 
 item: ContextVar[str] = ContextVar("item", default="")  # the name of the work item that a worker is doing
 sign: ContextVar[Path | None] = ContextVar("sign", default=None)  # a file that exists while the client waits
-Watch = Callable[[str, Path], object]
+Watcher = Callable[[str, Path], object]
 """Called with the name and the folder of what there is to look at, whenever there is something new."""
-watcher: ContextVar[Watch | None] = ContextVar("watcher", default=None)
+watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 # Where a process that shares its item with others (see `ranks`) sends messages; it shows nothing itself.
 starter: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar("starter", default=None)
 Level = dict[str, Any]

@@ -56,7 +56,7 @@ AS_CALL = "not measured, as one image takes too long: assumed at the rate of sam
 
 
 @dataclass(frozen=True)
-class Trial:
+class Repetition:
     """One repetition of a kind of work."""
 
     flop: float
@@ -100,7 +100,7 @@ def rates(p: Params, work: Work, kinds: list[str], seconds: float) -> pd.DataFra
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def _measured(trial: Trial, share: float, device: torch.device) -> dict[str, object]:
+def _measured(trial: Repetition, share: float, device: torch.device) -> dict[str, object]:
     first = _timed(trial, device)
     cold = device.type == "cpu" and first > share
     spent = [first] if cold else []
@@ -150,7 +150,7 @@ def _most(device: torch.device) -> float:
     return float(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else float("nan")
 
 
-def _timed(trial: Trial, device: torch.device) -> float:
+def _timed(trial: Repetition, device: torch.device) -> float:
     _wait(device)
     began = time.perf_counter()
     seconds = trial.run()
@@ -168,7 +168,7 @@ def _fitting(batch: int, flop: float, device: torch.device, least: int = 1) -> i
     return batch if device.type != "cpu" else max(least, min(batch, int(SHORT / max(flop, 1))))
 
 
-def _sampling(p: Params, work: Work, device: torch.device) -> Trial:
+def _sampling(p: Params, work: Work, device: torch.device) -> Repetition:
     """One call of RePaint."""
     images = _fitting(p.inpaint.batch_size, work.unet.call, device)
     diffusion = _diffusion(p, device, p.inpaint.precision).respaced(p.inpaint.respacing)
@@ -179,10 +179,10 @@ def _sampling(p: Params, work: Work, device: torch.device) -> Trial:
     def run() -> None:
         repaint(diffusion, x, known, [top, top - 1], generators)
 
-    return Trial(images * work.unet.call, images, run)
+    return Repetition(images * work.unet.call, images, run)
 
 
-def _training(p: Params, work: Work, device: torch.device) -> Trial:
+def _training(p: Params, work: Work, device: torch.device) -> Repetition:
     """One optimizer step in the run's micro-batches; with several cards, the part of one card alone."""
     images = _fitting(-(-p.train.batch_size // p.train.devices), work.unet.learn, device)
     micro = min(p.train.micro_batch or images, images)
@@ -195,10 +195,10 @@ def _training(p: Params, work: Work, device: torch.device) -> Trial:
     def run() -> None:
         training.optimize(probed, state, schedule, x)
 
-    return Trial(images * work.unet.learn, images, run)
+    return Repetition(images * work.unet.learn, images, run)
 
 
-def _styling(p: Params, work: Work, device: torch.device) -> Trial:
+def _styling(p: Params, work: Work, device: torch.device) -> Repetition:
     """The last guided step, which lacks the semantic divergence unless all steps have it."""
     c, flop, last = p.style, work.guided[-1], len(work.guided) - 1
     images = _fitting(c.batch_size, flop, device)
@@ -214,22 +214,22 @@ def _styling(p: Params, work: Work, device: torch.device) -> Trial:
         with diffusion.autocast():
             step(diffusion, x, levels_of(0, x), generators)
 
-    return Trial(images * flop, images, run)
+    return Repetition(images * flop, images, run)
 
 
-def _features(p: Params, work: Work, device: torch.device) -> Trial:
+def _features(p: Params, work: Work, device: torch.device) -> Repetition:
     c = p.cluster
     return _looking(p, features.load(c.backbone, c.weights, c.input_range, device), work.cluster.call,
                     BATCH, device)
 
 
-def _judging(p: Params, work: Work, device: torch.device) -> Trial:
+def _judging(p: Params, work: Work, device: torch.device) -> Repetition:
     e = p.evaluate
     return _looking(p, features.load(e.backbone, e.weights, e.input_range, device), work.judge.call,
                     e.batch_size, device)
 
 
-def _looking(p: Params, net: torch.nn.Module, flop: float, batch: int, device: torch.device) -> Trial:
+def _looking(p: Params, net: torch.nn.Module, flop: float, batch: int, device: torch.device) -> Repetition:
     """One batch through a backbone."""
     images = _fitting(batch, flop, device)
     pixels = torch.full((images, 3, p.data.image_size, p.data.image_size), 128.0, device=device)
@@ -238,10 +238,10 @@ def _looking(p: Params, net: torch.nn.Module, flop: float, batch: int, device: t
         with torch.inference_mode(), devices.exact():
             net(pixels).cpu()
 
-    return Trial(images * flop, images, run)
+    return Repetition(images * flop, images, run)
 
 
-def _gan(p: Params, work: Work, device: torch.device) -> Trial:
+def _gan(p: Params, work: Work, device: torch.device) -> Repetition:
     """A pyramid with few steps per scale; on a CPU where that is long, one step, and only the coarse scales
     that fit."""
     few, side, how = p.gan.model_copy(update={"steps": singan.TURNS}), p.data.image_size, ""
@@ -256,10 +256,10 @@ def _gan(p: Params, work: Work, device: torch.device) -> Trial:
     def run() -> None:
         singan.fit(image, few, 0, device)
 
-    return Trial(flops.fitting(few, side, channels), 1, run, how)
+    return Repetition(flops.fitting(few, side, channels), 1, run, how)
 
 
-def _segmentation(p: Params, work: Work, device: torch.device) -> Trial:
+def _segmentation(p: Params, work: Work, device: torch.device) -> Repetition:
     """An epoch of a few batches, drawn and augmented as in training."""
     batch = _fitting(p.segment.batch_size, work.segment.learn, device, least=2)
     images, side = BATCHES * batch if batch > 2 else batch, p.data.image_size
@@ -270,7 +270,7 @@ def _segmentation(p: Params, work: Work, device: torch.device) -> Trial:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # its bar
             return segnet.fit(pairs, pairs.take([0]), once, 0, Path(folder), {}, device, "Probe").seconds
 
-    return Trial(images * work.segment.learn + work.segment.call, images, run)
+    return Repetition(images * work.segment.learn + work.segment.call, images, run)
 
 
 def _diffusion(p: Params, device: torch.device, precision: str) -> Diffusion:

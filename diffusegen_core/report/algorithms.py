@@ -87,8 +87,8 @@ def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusi
     return x, real[:, :channels], pixels[:, :channels], as_run.respaced(p.style.respacing)
 
 
-class Seen:
-    """A sampler's step that records the first image of every batch: `repaint(..., step=Seen())`."""
+class Recorder:
+    """A sampler's step that records the first image of every batch: `repaint(..., step=Recorder())`."""
 
     def __init__(self, step: Step = ancestral) -> None:
         self.step = step
@@ -117,7 +117,7 @@ def denoising(x_t: Tensor, t: Tensor, x0: Tensor, channels: int = planes.RGB) ->
     return figure
 
 
-def strip(seen: Seen, result: Tensor, levels: list[int]) -> Figure:
+def strip(seen: Recorder, result: Tensor, levels: list[int]) -> Figure:
     """Chapter 3: evenly spaced images from the path through `levels`, and the result; below, the path."""
     shown = spread(len(seen.images), COLUMNS - 1)
     figure = plt.figure(figsize=(STRIP, 2 * STRIP / COLUMNS + 1.6))

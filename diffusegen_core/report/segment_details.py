@@ -27,9 +27,9 @@ from diffusegen_core.segmentation.trials import Tested
 DICE = "Dice"
 ALONE = "one mask empty"
 ALARMS = "false alarms an image"
-Texts = dict[tuple[str, ...], str]
+CellTexts = dict[tuple[str, ...], str]
 """The text of each cell, by the values of `by` and the test set, as text."""
-NOTHING: Mapping[str, Texts] = {}
+NOTHING: Mapping[str, CellTexts] = {}
 Values = tuple[tuple, pd.DataFrame, dict[int, int]]
 """The values of `by` and the test set, a matrix (seeds x images), and the generator of each seed."""
 
@@ -192,14 +192,14 @@ def _resampled(result: Tested, frame: pd.DataFrame) -> list[str]:
 
 
 def _thirds(p: Params, result: Tested, frame: pd.DataFrame, value: str, by: list[str], name: str,
-            caption: str, further: Mapping[str, Texts] = NOTHING) -> Table:
+            caption: str, further: Mapping[str, CellTexts] = NOTHING) -> Table:
     """Means of a column of `frame` by size, and `further` columns."""
     of_size = {size: replace(result, images=frame[frame["third"] == size]) for size in lesionwise.SIZES}
     columns = {size: _means(p, here, by, value) for size, here in of_size.items()}
     return show(_rows(result, by, {**columns, **further}), name, caption)
 
 
-def _rows(result: Tested, by: list[str], columns: dict[str, Texts]) -> pd.DataFrame:
+def _rows(result: Tested, by: list[str], columns: dict[str, CellTexts]) -> pd.DataFrame:
     """A row for each combination of `by` and test set that was tested, with these columns."""
     keys = result.images[[*by, "test_set"]].drop_duplicates()
     cells = {heading: [texts.get(_key(key), "") for key in keys.itertuples(index=False)]
@@ -207,7 +207,7 @@ def _rows(result: Tested, by: list[str], columns: dict[str, Texts]) -> pd.DataFr
     return plain(keys.assign(**cells))
 
 
-def _means(p: Params, result: Tested, by: list[str], value: str, digits: str = ".3f") -> Texts:
+def _means(p: Params, result: Tested, by: list[str], value: str, digits: str = ".3f") -> CellTexts:
     """Means of a column of `images` with their intervals."""
     found = trials.summary(result, by, value, p.segment.resamples, p.seed)
     keys = found[[*by, "test_set"]].itertuples(index=False)

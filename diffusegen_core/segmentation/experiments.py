@@ -80,7 +80,7 @@ class Experiment:
 
 Grid = Mapping[Experiment, Recipe]
 """What decides each experiment's results; under "tests", by test set, what decides only the scores on it."""
-Cost = Callable[[Experiment], float]
+ExperimentCost = Callable[[Experiment], float]
 Inputs = Callable[[Experiment], dict[str, Any]]
 
 
@@ -195,7 +195,7 @@ class Place:
         return self.workspace.artifact(f"{self.name}/weights", {"network": identity})
 
 
-Work = Callable[..., None]
+ExperimentWork = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -231,8 +231,8 @@ def nothing(experiment: Experiment) -> dict[str, Any]:
     return {}
 
 
-def run(ws: Workspace, chapter: str, title: str, grid: Grid, work: Work, cost: Cost = equal,
-        inputs: Inputs = nothing) -> Results:
+def run(ws: Workspace, chapter: str, title: str, grid: Grid, work: ExperimentWork,
+        cost: ExperimentCost = equal, inputs: Inputs = nothing) -> Results:
     """Do the unfinished part of a chapter's grid, and write results.csv and runs.csv into its folder.
 
     `work(place, **inputs(experiment))` trains a network unless its weights are kept, and tests it on
@@ -261,7 +261,7 @@ def _tell_of_scores(places: Iterable[Place]) -> None:
                     "changed. They are kept in aside/, and return if the change is undone.", count, name)
 
 
-def attempt(work: Work, place: Place, arguments: dict[str, Any]) -> None:
+def attempt(work: ExperimentWork, place: Place, arguments: dict[str, Any]) -> None:
     """Do one experiment, retry it if it fails, and record a second failure. A UserError is recorded at once:
     the same refusal, or a training that diverges, would come again. Interruptions are no failures."""
     for name in (FAILED, TRACEBACK):

@@ -9,8 +9,8 @@ from diffusegen_core.segmentation.experiments import (
     OK,
     TO_DO,
     TO_SCORE,
-    Cost,
     Experiment,
+    ExperimentCost,
     Place,
     equal,
     failed,
@@ -23,15 +23,15 @@ from diffusegen_core.store.workspace import Workspace
 HEADINGS = {"data_type": "data type", "size": "real pairs", "samples": "pairs a source", "ratio": "r"}
 
 
-def estimate(rest: float, cost: Cost, measured: Mapping[Experiment, float]) -> float | None:
+def estimate(rest: float, cost: ExperimentCost, measured: Mapping[Experiment, float]) -> float | None:
     """Seconds of computation for the `rest`, in units of `cost`, from the measured seconds of finished
     experiments; None without any."""
     known = sum(map(cost, measured))
     return rest * sum(measured.values()) / known if known else None
 
 
-def describe(ws: Workspace, title: str, grid: Mapping[Experiment, Recipe | None], cost: Cost = equal,
-             trial: Callable[[], float] | None = None,
+def describe(ws: Workspace, title: str, grid: Mapping[Experiment, Recipe | None],
+             cost: ExperimentCost = equal, trial: Callable[[], float] | None = None,
              unmeasured: Callable[[Place], Sequence[str]] | None = None) -> str:
     """A grid in words, with the time it will take. Nothing is made; only `trial` is run, and only if needed.
 
@@ -57,7 +57,7 @@ def describe(ws: Workspace, title: str, grid: Mapping[Experiment, Recipe | None]
                       _layout(grid, measured), _time(todo, cost, measured, trial)])
 
 
-def _time(todo: dict[Experiment, float], cost: Cost, measured: dict[Experiment, float],
+def _time(todo: dict[Experiment, float], cost: ExperimentCost, measured: dict[Experiment, float],
           trial: Callable[[], float] | None) -> str:
     if not todo:
         return "Nothing is left to do."

@@ -44,11 +44,10 @@ DECIDES = ["encoder", "input_range", "decoder_channels", "epochs", "epoch_images
 HEADS = ("classifier.", "fc.", "_fc.", "last_linear.", "linear.", "head.")
 CHECKPOINT = "checkpoint.safetensors"
 TIMM = "tu-"  # prefix of timm's networks in segmentation-models-pytorch
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fitted:
     """A trained network and the record of its training."""
 
     net: nn.Module  # with the weights of its best epoch, in eval mode
@@ -58,12 +57,12 @@ class Fit:
 
 
 @dataclass
-class Training:
+class EpochState:
     """The state that an epoch changes."""
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
-    best: State
+    best: weights.StateDict
     history: list[tuple[float, float]] = field(default_factory=list)  # loss, and IoU of the validation pairs
     seconds: float = 0.0
 
@@ -145,7 +144,7 @@ def refuse_impossible(settings: Segment, seed: int, side: int, kind: Planes) -> 
 
 
 def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, recipe: Recipe,
-        device: torch.device, title: str) -> Fit:
+        device: torch.device, title: str) -> Fitted:
     """Train on `train` and choose the epoch by the classes' mean IoU over `valid`; or continue, if `folder`
     has a checkpoint of the same `recipe`, parameters and pairs. CHECKPOINT stays there until the caller has
     saved the network and removes it. Raises UserError if either set is empty or the training diverges.
@@ -154,7 +153,7 @@ def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, 
         raise UserError(f"{title}: {len(train)} pairs to train on and {len(valid)} to choose the best epoch "
                         "by; both need at least one. Change segment.validation, or give more pairs.")
     net = build(settings, seed, train.planes).to(device)
-    state = Training(net, torch.optim.Adam(net.parameters(), lr=settings.lr), best={})
+    state = EpochState(net, torch.optim.Adam(net.parameters(), lr=settings.lr), best={})
     path = folder / CHECKPOINT
     recipe = {**recipe, "net": decided_by(settings, seed), "train": train.digest, "valid": valid.digest}
     _resume(state, path, recipe)
@@ -178,7 +177,7 @@ def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, 
     net.load_state_dict(state.best)
     history = pd.DataFrame(state.history, columns=["loss", "valid_iou"])
     history.insert(0, "epoch", range(1, len(history) + 1))
-    return Fit(net.eval(), history, state.best_epoch, state.seconds)
+    return Fitted(net.eval(), history, state.best_epoch, state.seconds)
 
 
 def planes_of(net: nn.Module) -> Planes:
@@ -240,7 +239,7 @@ def batches(images: int, settings: Segment, seed: int, epoch: int) -> list[np.nd
     return np.array_split(order, min(-(-wanted // settings.batch_size), wanted // 2))
 
 
-def _epoch(state: Training, train: Pairs, settings: Segment, seed: int, device: torch.device) -> float:
+def _epoch(state: EpochState, train: Pairs, settings: Segment, seed: int, device: torch.device) -> float:
     """Train for one epoch and return the mean loss of its batches."""
     kind, dice = train.planes, _loss(train.planes).to(device)
     epoch = len(state.history)
@@ -286,7 +285,7 @@ def _normalised(images: np.ndarray, settings: Segment, device: torch.device) -> 
     return (torch.from_numpy(shown).to(device).float() - mean) / deviation
 
 
-def _keep(state: Training, path: Path, recipe: Recipe) -> None:
+def _keep(state: EpochState, path: Path, recipe: Recipe) -> None:
     tensors = {**{f"net.{name}": value for name, value in state.net.state_dict().items()},
                **{f"best.{name}": value for name, value in state.best.items()},
                **checkpoints.moments(state.net, state.optimizer),
@@ -294,13 +293,13 @@ def _keep(state: Training, path: Path, recipe: Recipe) -> None:
     checkpoints.save(path, tensors, {"recipe": recipe, "seconds": state.seconds}, hashed=False)
 
 
-def _resume(state: Training, path: Path, recipe: Recipe) -> None:
+def _resume(state: EpochState, path: Path, recipe: Recipe) -> None:
     header = checkpoints.left(path)
     if header is None:
         return
     tensors, _ = checkpoints.read(path)
     if reasons := checkpoints.misfit(header, tensors, recipe, "net.", state.net):
-        log.warning("%s belongs to another training (%s). Training starts again.", path, "; ".join(reasons))
+        log.warning("%s belongs to another training (%s). EpochState starts again.", path, "; ".join(reasons))
         return
     state.net.load_state_dict(checkpoints.part(tensors, "net."))
     state.best = checkpoints.part(tensors, "best.")
