@@ -153,7 +153,7 @@ def _task(ws: Workspace, pairs: Pairs, one: PairSet, networks: Scorers | None, d
     recipe = {"version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "dilate": dilate,
               "made": key(one.hashes), "scorers": networks.identity if networks else None}
     return Scoring(ws, one.data_type, one.folder, pairs.stored, networks, dilate,
-                ws.artifact(f"filter/scores/{one.data_type}", recipe))
+                   ws.artifact(f"filter/scores/{one.data_type}", recipe))
 
 
 def _agreement(task: Scoring, everyone: Members, sources: list[str]) -> dict[str, np.ndarray | list[int]]:

@@ -183,8 +183,8 @@ def _model(task: Task) -> TrainedModel:
     """A finished model. Raises NotMadeError if it is not finished."""
     stamp = task.artifact.stamp
     return TrainedModel(task.name, len(task.pictures), stamp["images"], stamp["steps"], stamp["loss"],
-                 float("nan") if "released" in task.recipe else stamp["seconds"], stamp["parameters"],
-                 task.artifact.folder, stamp["outputs"][WEIGHTS]["sha256"], stamps.cards(stamp))
+                        float("nan") if "released" in task.recipe else stamp["seconds"], stamp["parameters"],
+                        task.artifact.folder, stamp["outputs"][WEIGHTS]["sha256"], stamps.cards(stamp))
 
 
 def _adopt(task: Task, source: Path) -> None:

@@ -54,7 +54,7 @@ def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, nati
                   for source, name in own.items()]
     numbers = {} if keep_names else _numbers(run, cases)
     return ExportSet(run, cases if keep_names else _numbered(cases, numbers), sets,
-                  _native(run, cases) if native else {}, further, tested=tested, numbers_of=numbers)
+                     _native(run, cases) if native else {}, further, tested=tested, numbers_of=numbers)
 
 
 def _tested(run: Run, native: bool) -> TestSet:
