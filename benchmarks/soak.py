@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import soakrun
 from common import ROOT, commit, main, target
-from soakjudge import FOREIGN, Episode, compare, hits, judged, kills, kind, like, missed
+from soakjudge import FOREIGN, Episode, ahead, compare, hits, judged, kills, kind, like, missed
 from soakrun import Place
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
 
-MODES = {"script": 17, "command": 2, "workers": 1}  # how a run is started, and how often in twenty
+MODES = {"script": 36, "command": 3, "workers": 1}  # how a run is started, and how often in forty
 STARTS = {"script": 40, "command": 12, "workers": 12}  # at most: commands need a minute for finished chapters
 CHANGES = (("seed", 1), ("train.images", 32), ("inpaint.samples", 2), ("style.skip", 2),
            ("segment.epochs", 1))
@@ -44,7 +44,8 @@ SURVIVE = 0.3  # of the failed starts, processes that outlive the command are le
 FAULTS = {"kill": 65, "stop": 4, "terminate": 5, "interrupt": 5, "full": 6, "clock": 3, "parameters": 4,
           "damage": 3, "data": 3, "second": 2}
 BETWEEN = ("parameters", "damage", "data", "second")
-AIMED = 0.5  # of the faults at writes are aimed at a kind of write that no kill has hit
+NEAR = 40  # writes that a start may get ahead before something goes wrong: an episode has some 500
+AIMED = 0.7  # of the faults at writes are aimed at a kind of write that no kill has hit, if one is near
 
 
 @contextmanager
@@ -140,19 +141,19 @@ def clear(place: Place) -> None:
 
 def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Generator, writes: list[str],
                missed: list[str]) -> bool:
-    """Start the run with a fault at one of its next writes, or earlier at a write of a kind that no kill has
-    hit; False if the run finished before either. `writes` are an undisturbed run's."""
+    """Start the run with a fault at one of its next writes, or at the first of a kind that no kill has hit;
+    False if the run finished before. `writes` are an undisturbed run's."""
     pause = float(drawn(rng, PAUSES))
     victims = {"script": ["self"], "command": ["self", "kernel", "command"],
                "workers": ["self", "kernel", "command", "worker"]}[episode.mode]
-    victim = "command" if fault in ("terminate", "interrupt") else str(rng.choice(victims))
-    left = Counter(map(kind, writes)) - Counter(map(kind, place.writes()))
-    ahead = sorted(left.keys() & set(missed))
-    aimed = bool(ahead) and rng.random() < AIMED
-    reach = min(left.total(), len(writes) // (2 if aimed else 12))  # beyond what is left none is hit
+    victim = ("command" if fault in ("terminate", "interrupt") else "self" if fault in ("full", "clock")
+              else str(rng.choice(victims)))
+    hit_before = {kind(one["path"]) for one in episode.struck}
+    near = [one for one in ahead(writes, place.writes())[:NEAR] if one in missed and one not in hit_before]
+    aimed = bool(near) and rng.random() < AIMED
     aim(place, {"fault": fault, "victim": victim, "when": str(rng.choice(["before", "after"])),
-                "at": place.count() + 1 + int(rng.integers(0, max(2, reach))),
-                "like": like(str(rng.choice(ahead))) if aimed else "",
+                "at": place.count() + (3 * NEAR if aimed else int(rng.integers(1, NEAR + 1))),
+                "like": like(str(rng.choice(near))) if aimed else "",
                 "room": int(rng.choice([0, 1, 8, 64]) * 4096),
                 "seconds": float(rng.choice([-1, 1]) * 86400 * rng.uniform(0.1, 400))})
     code = soakrun.ended(place, soakrun.started(place, episode.mode, []), pause,

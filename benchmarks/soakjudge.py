@@ -1,6 +1,7 @@
 """What a soak finds wrong with an episode, and which writes its kills have hit."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ def compare(place: Place, whole: dict[str, str], finished: dict[Identity, str],
     file that it was, and not one that was made again."""
     mine = soakrun.made(place.run)
     for name in sorted((whole.keys() | mine.keys()) - set(FOREIGN)):
-        if whole.get(name) != mine.get(name):
+        if whole.get(name) != mine.get(name) and not of_other_parameters(name, whole):
             done.wrong.append(f"different: {name} ({'there' if name in mine else 'not there'}, and "
                               f"{'there' if name in whole else 'not there'} undisturbed)")
             break
@@ -70,6 +71,14 @@ def compare(place: Place, whole: dict[str, str], finished: dict[Identity, str],
                           f"{again(gone, finished, there)}")
     hashes = {files.sha256(path) for path in there.values()}
     done.wrong += [f"gone: {name}" for name, sha256 in foreign.items() if sha256 not in hashes]
+
+
+def of_other_parameters(name: str, whole: Iterable[str]) -> bool:
+    """Whether a file belongs to a network of chapter 6 or 7 that other parameters have asked for. Such a
+    network stays where it is, under a name of its own."""
+    chapter, network, *_ = [*name.split("/"), ""]
+    return (chapter in ("segment", "augment") and name.count("/") > 1
+            and not any(one.startswith(f"{chapter}/{network}/") for one in whole))
 
 
 def again(gone: Iterable[Identity], finished: dict[Identity, str],
@@ -87,6 +96,16 @@ def kind(path: str) -> str:
 def like(one: str) -> str:
     """A regular expression for the paths of a kind."""
     return NUMBER.join(map(re.escape, one.split("#")))
+
+
+def ahead(writes: Iterable[str], done: Iterable[str]) -> list[str]:
+    """The kinds of an undisturbed run's writes that are still to come, in their order."""
+    times, left = Counter(map(kind, done)), []
+    for one in map(kind, writes):
+        times[one] -= 1
+        if times[one] < 0:
+            left.append(one)
+    return left
 
 
 def missed(lines: list[dict[str, Any]], writes: list[str]) -> list[str]:

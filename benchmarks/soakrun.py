@@ -44,7 +44,8 @@ PAIRS = 14  # four of which are held out for testing
 DISK_BYTES = 256 << 20  # of the disk of an episode, in memory
 AGE = 1_700_000_000  # modification time of their files, in seconds
 CLOCKS = {"spent.json"}  # files that hold nothing but seconds
-UNCOMPARED = {"seconds", "given"}  # a folder counts as the user's if a kill came before its mark
+# A folder counts as the user's if a kill came before its mark; only commands are started with a file.
+UNCOMPARED = {"seconds", "given", "file"}
 HEADED = {"optimizer.safetensors", "checkpoint.safetensors"}  # whose headers hold seconds
 # Not compared as artifacts: work in progress, what is set aside, and caches, which fill in any order.
 PASSING = {stamps.MAKING, stamps.ASIDE, "features", "notebooks", "site", lock.LOCK, "params.yaml",

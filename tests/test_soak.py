@@ -185,6 +185,23 @@ def test_kinds_of_writes_that_no_kill_has_hit_are_aimed_at(place: soakrun.Place)
     assert place.writes() == ["1.txt"]
 
 
+def test_what_is_still_to_come_keeps_its_order():
+    writes = ["a/1.txt", "table.csv", "b/1.txt", "table.csv", "c.txt"]
+    assert soakjudge.ahead(writes, []) == ["a/#.txt", "table.csv", "b/#.txt", "table.csv", "c.txt"]
+    assert soakjudge.ahead(writes, ["a/7.txt", "table.csv"]) == ["b/#.txt", "table.csv", "c.txt"]
+    assert soakjudge.ahead(writes, ["table.csv"] * 9) == ["a/#.txt", "b/#.txt", "c.txt"]
+
+
+@pytest.mark.parametrize(("name", "others"), [
+    ("segment/Real-seed0-0123abcd/network/made.json", True),
+    ("augment/Real-N4-seed0-0123abcd/spent.json", True),
+    ("segment/Real-seed0-89abcdef/network/made.json", False), ("segment/results.csv", False),
+    ("train/cluster-09/log.csv", False)])
+def test_networks_that_other_parameters_have_asked_for_are_no_difference(name: str, others: bool):
+    whole = ["segment/Real-seed0-89abcdef/spent.json", "segment/results.csv", "train/cluster-00/log.csv"]
+    assert soakjudge.of_other_parameters(name, whole) == others
+
+
 def test_what_a_command_leaves_is_seen_and_ended(place: soakrun.Place, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(soakrun, "LINGER", 1)
     assert soakrun.lingering(place) == []
