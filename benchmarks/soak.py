@@ -31,8 +31,8 @@ from soakrun import Place
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
 
-MODES = {"script": 36, "command": 3, "workers": 1}  # how a run is started, and how often in forty
-STARTS = {"script": 40, "command": 12, "workers": 12}  # at most: commands need a minute for finished chapters
+MODES = {"script": 57, "command": 2, "workers": 1}  # how a run is started, and how often in sixty
+STARTS = {"script": 60, "command": 12, "workers": 12}  # at most: commands need a minute for finished chapters
 CHANGES = (("seed", 1), ("train.images", 32), ("inpaint.samples", 2), ("style.skip", 2),
            ("segment.epochs", 1))
 # Seconds for which something is stopped, and how often in ten: moments, longer than a worker may be silent
@@ -41,10 +41,11 @@ PAUSES = {2: 6, 30: 2, 180: 1, 420: 1}
 ENDING = ("kill", "terminate", "interrupt", "full")  # faults after which a start may end without a result
 SURVIVE = 0.3  # of the failed starts, processes that outlive the command are left to end by themselves
 # What goes wrong, and how often in a hundred: at a write, or between two starts.
-FAULTS = {"kill": 65, "stop": 4, "terminate": 5, "interrupt": 5, "full": 6, "clock": 3, "parameters": 4,
+# A start that was only stopped, or has a wrong clock, goes on to the end of the run.
+FAULTS = {"kill": 65, "stop": 2, "terminate": 6, "interrupt": 6, "full": 7, "clock": 2, "parameters": 4,
           "damage": 3, "data": 3, "second": 2}
 BETWEEN = ("parameters", "damage", "data", "second")
-NEAR = 40  # writes that a start may get ahead before something goes wrong: an episode has some 500
+NEAR = 20  # writes that a start may get ahead before something goes wrong: an episode has some 500
 AIMED = 0.7  # of the faults at writes are aimed at a kind of write that no kill has hit, if one is near
 
 
@@ -152,7 +153,7 @@ def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Genera
     near = [one for one in ahead(writes, place.writes())[:NEAR] if one in missed and one not in hit_before]
     aimed = bool(near) and rng.random() < AIMED
     aim(place, {"fault": fault, "victim": victim, "when": str(rng.choice(["before", "after"])),
-                "at": place.count() + (3 * NEAR if aimed else int(rng.integers(1, NEAR + 1))),
+                "at": place.count() + (6 * NEAR if aimed else int(rng.integers(1, NEAR + 1))),
                 "like": like(str(rng.choice(near))) if aimed else "",
                 "room": int(rng.choice([0, 1, 8, 64]) * 4096),
                 "seconds": float(rng.choice([-1, 1]) * 86400 * rng.uniform(0.1, 400))})

@@ -17,7 +17,7 @@ from diffusegen_core.data.types import REAL as REAL_TYPE
 from diffusegen_core.parallel import fanout, progress
 from diffusegen_core.segmentation import experiments, forecast
 from diffusegen_core.segmentation.experiments import Experiment, Grid, Place, Results
-from diffusegen_core.store import files
+from diffusegen_core.store import files, moves
 from diffusegen_core.store.workspace import Workspace
 
 REAL = Experiment("augment", REAL_TYPE, size=16, seed=0)
@@ -242,6 +242,25 @@ def test_another_training_that_gives_another_network_is_scored_anew_and_the_firs
     assert [name for e, name in again.scored if e == REAL] == [*TESTS, "CVC-ClinicDB"]
     assert results.runs["status"].eq("ok").all()
     assert before <= set(contents(tmp_path / "aside").values()) | set(contents(folder).values())
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_weights_that_were_finished_before_a_kill_are_not_written_anew(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool):
+    place, = experiments.places(Workspace(tmp_path), {REAL: GRID[REAL]}).values()
+    real = moves.into_place
+
+    def killed(source: Path, folder: Path, aside: Path) -> None:
+        if moved and folder == place.weights:
+            return real(source, folder, aside)
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(moves, "into_place", killed)
+        with pytest.raises(KeyboardInterrupt):
+            learn(place)
+    written, = (path.stat().st_ino for path in tmp_path.rglob("model"))
+    learn(place)
+    assert (place.kept, place.weights.joinpath("model").stat().st_ino) == (True, written)
 
 
 def test_weights_that_were_changed_are_told_by_the_experiment_that_needs_them(tmp_path: Path):

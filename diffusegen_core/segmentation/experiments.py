@@ -131,7 +131,8 @@ class Place:
                     for path in outputs}
         device = devices.name(self.workspace.device)
         weights = self._weights(identity)
-        weights.finish([save(weights.begin())], 0, device=device, temporary=temporary)
+        if not weights.made():  # else they were finished before a kill, which the network was not
+            weights.finish([save(weights.begin())], 0, device=device, temporary=temporary)
         self.network.finish(outputs, seconds, replace=True, spent=spent, facts=facts, device=device)
 
     def test(self, name: str) -> Artifact:
