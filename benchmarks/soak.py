@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -290,4 +291,6 @@ def work(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    # A shell has its background jobs ignore Ctrl-C, and with them all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(work)
