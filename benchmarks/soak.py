@@ -42,7 +42,7 @@ PAUSES = {2: 6, 30: 2, 180: 1, 420: 1}
 ENDING = ("kill", "terminate", "interrupt", "full")  # faults after which a start may end without a result
 SURVIVE = 0.3  # of the failed starts, processes that outlive the command are left to end by themselves
 # What goes wrong, and how often in a hundred: at a write, or between two starts.
-# A start that was only stopped, or has a wrong clock, goes on to the end of the run.
+# In a script, which goes on after a stop or with a wrong clock, a kill follows these.
 FAULTS = {"kill": 65, "stop": 2, "terminate": 6, "interrupt": 6, "full": 7, "clock": 2, "parameters": 4,
           "damage": 3, "data": 3, "second": 2}
 BETWEEN = ("parameters", "damage", "data", "second")
@@ -157,16 +157,18 @@ def at_a_write(place: Place, episode: Episode, fault: str, rng: np.random.Genera
                 "at": place.count() + (6 * NEAR if aimed else int(rng.integers(1, NEAR + 1))),
                 "like": like(str(rng.choice(near))) if aimed else "",
                 "room": int(rng.choice([0, 1, 8, 64]) * 4096),
-                "seconds": float(rng.choice([-1, 1]) * 86400 * rng.uniform(0.1, 400))})
+                "seconds": float(rng.choice([-1, 1]) * 86400 * rng.uniform(0.1, 400)),
+                **({"then": {"fault": "kill", "after": int(rng.integers(1, NEAR + 1))}}
+                   if episode.mode == "script" and fault in ("stop", "clock") else {})})
     code = soakrun.ended(place, soakrun.started(place, episode.mode, []), pause,
                          alone=rng.random() >= SURVIVE)
     struck = files.read_json(place.signs / "struck.json") or {}
     clear(place)
     hit = bool(struck) and bool(struck["victims"])
     if hit:
-        episode.struck.append(struck)
+        episode.struck += [*([struck.pop("first")] if "first" in struck else []), struck]
     # Another worker takes over from a killed one, and whatever was stopped was resumed.
-    ending = hit and fault in ENDING and struck["victim"] != "worker"
+    ending = hit and struck["fault"] in ENDING and struck["victim"] != "worker"
     judged(place, code, ending, episode, f"{fault} at {struck.get('path')}")
     return bool(struck)
 

@@ -101,6 +101,16 @@ def test_a_full_disk_and_a_wrong_clock_last_until_they_are_cleared(place: soakru
     assert written(place)[:2] == (0, "False\n")
 
 
+def test_a_kill_may_follow_another_fault(place: soakrun.Place):
+    soak.aim(place, {"fault": "clock", "victim": "self", "when": "before", "at": 2, "seconds": 3e9,
+                     "then": {"fault": "kill", "after": 2}})
+    code, _, there = written(place)
+    assert (code, there) == (-signal.SIGKILL, ["1.txt", "2.txt", "3.txt"])
+    struck = json.loads((place.signs / "struck.json").read_text())
+    assert (struck["fault"], struck["path"]) == ("kill", "4.txt")
+    assert (struck["first"]["fault"], struck["first"]["path"]) == ("clock", "2.txt")
+
+
 @pytest.fixture
 def copied(place: soakrun.Place, finished: Path) -> soakrun.Place:
     """A place with a finished run."""

@@ -3,7 +3,8 @@
 Python imports this module by itself when its folder is on PYTHONPATH. Over all processes it counts renames
 into the run's folder, by which all finished files and folders get there. The folder that SOAK names has
 `count`, a byte for each rename so far; `writes`, their target paths; `aim.json`, what is to happen at which
-rename; `struck.json`, what has happened; `full` and `clock`, while the disk is full and the clock is wrong.
+rename, and what "then"; `struck.json`, what has happened, and what "first"; `full` and `clock`, while the
+disk is full and the clock is wrong.
 Where SOAK_DISK names a small disk of the run's own, that disk is really filled, by a file `filler`.
 """
 
@@ -95,6 +96,10 @@ def strike(number: int, when: str, path: str) -> None:
         return
     victims = [os.getpid()] if aim["victim"] == "self" else those(aim["victim"])
     told = {**aim, "number": number, "path": path, "writer": os.getpid(), "victims": victims}
+    if then := told.pop("then", None):
+        (SOAK / "aim.json").write_text(json.dumps({**told, "like": "", "at": number + then["after"], **then}))
+    with contextlib.suppress(OSError, ValueError):
+        told["first"] = json.loads((SOAK / "struck.json").read_text())
     (SOAK / "struck.json").write_text(json.dumps(told))
     if aim["fault"] == "full" and DISK:
         fill(aim["room"])
