@@ -27,7 +27,7 @@ from made_up import (
 )
 
 from diffusegen_core.chapters import augment, segment, subruns
-from diffusegen_core.chapters.augment import Generators, Subset
+from diffusegen_core.chapters.augment import GeneratorSets, Subset
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -48,12 +48,12 @@ DIFF, STYLED = DataType.parse("2-Diff"), DataType.parse("2-Styled-Diff")
 OWN_STYLED = DataType.parse("1-Styled-Diff")
 
 
-def run(p: Params, generators: Generators | None = None, **options: bool) -> trials.Tested:
+def run(p: Params, generators: GeneratorSets | None = None, **options: bool) -> trials.Tested:
     return augment.run(workspace(p, **options), sets_of(p), loaded_tests(p), p.augment, p.segment,
                        generators or {})
 
 
-def planned(p: Params, generators: Generators | None = None) -> str:
+def planned(p: Params, generators: GeneratorSets | None = None) -> str:
     return augment.planned(workspace(p, writable=False), supply_of(p), SIZE, RGB_AND_MASK, p.augment,
                            p.segment, sets_of(p), loaded_tests(p), generators)
 

@@ -30,7 +30,7 @@ from made_up import (
 from diffusegen_core.chapters import gan
 from diffusegen_core.chapters.gan import SINGAN, Baseline
 from diffusegen_core.chapters.inpaint import Inpainted
-from diffusegen_core.chapters.trained import Model, Trained
+from diffusegen_core.chapters.trained import Trained, TrainedModel
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import dataset, related, sequences, testsets
 from diffusegen_core.data.types import DIFF, GAN, REAL, STYLED, cluster_model
@@ -75,8 +75,8 @@ class Models(Trained):
 
 def models_of(p: Params) -> Models:
     """Models that took 100 s each, the full set's 300 s and a base 50 s."""
-    def model(name: str, seconds: float) -> Model:
-        return Model(name, 9, 24, 6, 0.5, seconds, 1000, p.folder / "train" / name, "")
+    def model(name: str, seconds: float) -> TrainedModel:
+        return TrainedModel(name, 9, 24, 6, 0.5, seconds, 1000, p.folder / "train" / name, "")
     return Models([model(cluster_model(k), 100.0) for k in range(p.cluster.k)],
                   model("full", 300.0) if p.train.full_images else None,
                   model("base", 50.0) if p.train.base_images else None)

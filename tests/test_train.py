@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from diffusegen_core.chapters import train
-from diffusegen_core.chapters.trained import Model, Trained
+from diffusegen_core.chapters.trained import Trained, TrainedModel
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -39,7 +39,7 @@ def pairs_of(p: Params) -> Pairs:
 
 
 def train_one(p: Params, indices: Sequence[int] = (0, 1), name: str = "cluster-00",
-              base: Path | None = None) -> Model:
+              base: Path | None = None) -> TrainedModel:
     """One model, of these pairs of the run."""
     return train.train_model(Run(p).workspace, name, pairs_of(p).stored, list(indices), p.train, p.model,
                              p.process, base)
@@ -49,7 +49,7 @@ def train_all(p: Params) -> Trained:
     return Run(p).make("train")
 
 
-def stamp_of(model: Model) -> dict:
+def stamp_of(model: TrainedModel) -> dict:
     stamp = stamps.read_stamp(model.folder)
     assert stamp is not None
     return stamp
