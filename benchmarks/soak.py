@@ -31,6 +31,7 @@ from soakrun import Place
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
+from diffusegen_core.store.lock import MARK
 
 MODES = {"script": 57, "command": 2, "workers": 1}  # how a run is started, and how often in sixty
 STARTS = {"script": 60, "command": 12, "workers": 12}  # at most: commands need a minute for finished chapters
@@ -89,9 +90,13 @@ def between(place: Place, episode: Episode, fault: str, rng: np.random.Generator
         note_kill(place, episode)
     elif fault == "data":
         away = place.data.rename(place.folder / "elsewhere")
+        # Where the data are not needed any more, the start would go on to the end.
+        aim(place, {"fault": "kill", "victim": "self", "when": "after",
+                    "at": place.count() + int(rng.integers(1, NEAR + 1))})
         code = soakrun.ended(place, soakrun.started(place, episode.mode, changes), 0)
         away.rename(place.data)
         struck = "the data folder"
+        note_kill(place, episode)
     else:
         with altered(place, rng, lost) as struck:
             code = soakrun.ended(place, soakrun.started(place, episode.mode, changes), 0)
@@ -189,13 +194,15 @@ def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes:
     foreign: dict[str, str] = {}
     for _ in range(STARTS[done.mode]):
         fault = drawn(rng, FAULTS)
+        if fault == "damage" and not soakrun.finished(place.run):
+            fault = "kill"
         if fault in BETWEEN:
             between(place, done, fault, rng, lost)
         elif not at_a_write(place, done, fault, rng, writes, missed):
             break
         finished |= soakrun.finished(place.run)
-        for name in FOREIGN:  # once its folder exists
-            if name not in foreign and (place.run / name).parent.is_dir():
+        for name in FOREIGN:  # once its folder exists, and the run's is known as one
+            if name not in foreign and (place.run / name).parent.is_dir() and (place.run / MARK).is_file():
                 (place.run / name).write_text(f"the user's {name}")
                 foreign[name] = files.sha256(place.run / name)
         if done.wrong:

@@ -292,9 +292,8 @@ def existing(run: Path) -> dict[Identity, Path]:
 
 
 def code_hash() -> str:
-    """A hash of the program under test, its libraries, the soak and the run's parameters."""
+    """A hash of the program under test, its libraries and the run's parameters."""
     parts = [*sorted((ROOT / "diffusegen_core").rglob("*.py")), *sorted((ROOT / "notebooks").glob("*.ipynb")),
-             *sorted((ROOT / "benchmarks").glob("soak*.py")), ROOT / "benchmarks/saboteur/sitecustomize.py",
              ROOT / "requirements.lock"]
     return hashlib.sha256(b"\0".join([repr((NANO, PAIRS)).encode(),
                                       *(path.read_bytes() for path in parts)])).hexdigest()[:16]
