@@ -299,7 +299,7 @@ def _resume(state: EpochState, path: Path, recipe: Recipe) -> None:
         return
     tensors, _ = checkpoints.read(path)
     if reasons := checkpoints.misfit(header, tensors, recipe, "net.", state.net):
-        log.warning("%s belongs to another training (%s). EpochState starts again.", path, "; ".join(reasons))
+        log.warning("%s belongs to another training (%s). Training starts again.", path, "; ".join(reasons))
         return
     state.net.load_state_dict(checkpoints.part(tensors, "net."))
     state.best = checkpoints.part(tensors, "best.")
