@@ -168,6 +168,7 @@ def test_the_output_is_a_dataset_with_a_manifest_that_is_true(p: Params):
     assert set(result.sets[FULL].manifest["model"]) == {"full"}
 
 
+@pytest.mark.usefixtures("image_by_image")
 def test_a_pair_without_a_polyp_is_listed_and_not_written(p: Params, monkeypatch):
     whole = set(run(p).sets[TWO].manifest["name"])
     shutil.rmtree(p.folder / "inpaint")
@@ -182,6 +183,7 @@ def test_a_pair_without_a_polyp_is_listed_and_not_written(p: Params, monkeypatch
     assert contents(run(p).sets[TWO].folder) == before, "and it is not tried again"
 
 
+@pytest.mark.usefixtures("image_by_image")
 def test_batch_size_changes_no_file_and_is_no_reason_to_start_again(p: Params):
     made, stamps = all_contents(run(p)), times(p.folder / "inpaint", STAMP)
     other = changed(p, ("inpaint.batch_size", 1))
@@ -195,6 +197,7 @@ class Killed(BaseException):
     """Stands for a kill at one line: nothing of ours may catch it."""
 
 
+@pytest.mark.usefixtures("image_by_image")
 @pytest.mark.parametrize("calls", [0, 1, 2, 3, 5])
 def test_an_interrupted_run_ends_with_the_same_files(p: Params, monkeypatch, tmp_path: Path, calls: int):
     """Killed at a write: of the first image, mask or row, of the second pair's, or of the manifest."""

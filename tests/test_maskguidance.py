@@ -115,6 +115,7 @@ def images(p: Params) -> dict[str, np.ndarray]:
     return {name: pairsets.read_pair(one.folder, name)[0] for name in one.manifest["name"]}
 
 
+@pytest.mark.usefixtures("image_by_image")
 @pytest.mark.parametrize("window", [{}, {"window": 2.0, "window_size": 16}])
 def test_pairs_with_given_masks_follow_it_and_do_not_depend_on_their_batch(nano_values: dict, tmp_path: Path,
                                                                            window: dict):

@@ -69,6 +69,7 @@ def test_in_half_precision_the_network_is_called_under_autocast(diffusion: Diffu
 
 # ---- whole pairs
 
+@pytest.mark.usefixtures("image_by_image")
 @pytest.mark.parametrize("sampler", samplers.SAMPLERS)
 def test_a_pair_depends_on_the_seed_and_its_number_alone(diffusion: Diffusion, sampler: str):
     five = diffusion.sample(5, seed=1, steps=4, sampler=sampler, batch_size=2)
@@ -91,6 +92,7 @@ def test_what_cannot_be_sampled_is_refused_in_a_sentence(diffusion: Diffusion, a
 
 # ---- an image of one's own
 
+@pytest.mark.usefixtures("image_by_image")
 def test_outside_the_region_the_image_comes_back_byte_for_byte(diffusion: Diffusion, image: np.ndarray,
                                                                region: np.ndarray):
     filled = diffusion.fill(image, region, n=3, seed=4, **SHORT, batch_size=2)

@@ -98,6 +98,7 @@ def test_a_run_of_any_fit_paints_into_oblong_pictures(run: Run, fit: str):
     assert (one.image[mask > 0] != image[mask > 0]).mean() > 0.5
 
 
+@pytest.mark.usefixtures("image_by_image")
 def test_results_differ_and_each_depends_on_the_seed_and_its_number_alone(run: Run):
     image, mask = picture(), disc()
     three, one = run.paint(image, mask, n=3), run.paint(image, mask, n=1)

@@ -128,6 +128,7 @@ def test_known_channels_are_known_and_the_region_is_that_of_both_lesions(p: Para
     assert torch.equal(joint.x, dataset.to_tensor(run.pairs.take([0, 1, 2])))
 
 
+@pytest.mark.usefixtures("image_by_image")
 def test_batch_size_and_order_change_no_pair(p: Params):
     p = changed(p, masks="varied", samples=2)
     whole = files_of(made(p))

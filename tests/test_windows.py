@@ -182,11 +182,11 @@ def test_the_plan_counts_the_models_size(values: dict):
     assert 3 < large / small < 5
 
 
-def test_batch_size_changes_no_pair(run: Run, values: dict, tmp_path: Path):
-    one = run.inpainted.sets[DataType("Paint", "2")]
-    other = Run(params.validate(params.merged(values, {
-        "run_dir": str(tmp_path / "run"), "inpaint.batch_size": 1})))
-    again = other.make("inpaint").sets[DataType("Paint", "2")]
+@pytest.mark.usefixtures("image_by_image")
+def test_batch_size_changes_no_pair(values: dict, tmp_path: Path):
+    one, again = (Run(params.validate(params.merged(values, {
+        "run_dir": str(tmp_path / str(size)), "inpaint.batch_size": size,
+    }))).make("inpaint").sets[DataType("Paint", "2")] for size in (3, 1))
     assert again.hashes == {**one.hashes, **{name: again.hashes[name] for name in again.hashes
                                              if not name.endswith(".png")}}
 
