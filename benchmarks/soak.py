@@ -14,11 +14,12 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.store import files
 from diffusegen_core.store.lock import MARK
 
-MODES = {"script": 57, "command": 2, "workers": 1}  # how a run is started, and how often in sixty
+SIXTY = {0: "workers", 1: "command", 31: "command"}  # how runs are started, of sixty; all others as scripts
 STARTS = {"script": 60, "command": 12, "workers": 12}  # at most: commands need a minute for finished chapters
 CHANGES = (("seed", 1), ("train.images", 32), ("inpaint.samples", 2), ("style.skip", 2),
            ("segment.epochs", 1))
@@ -112,26 +113,28 @@ def note_kill(place: Place, episode: Episode) -> None:
 
 
 def two_at_once(place: Place, episode: Episode, rng: np.random.Generator) -> None:
-    """Start the run, then the command beside it, which must be refused; kill the first at a later write."""
-    aim(place, {"fault": "kill", "victim": "self", "when": "before",
-                "at": place.count() + int(rng.integers(20, 80))})
+    """Stop the run at a write and start the command beside it, which must be refused. Then the first goes on,
+    to be killed at a later write."""
+    aim(place, {"fault": "stop", "victim": "self", "when": str(rng.choice(["before", "after"])),
+                "at": place.count() + int(rng.integers(1, NEAR + 1)),
+                "then": {"fault": "kill", "after": int(rng.integers(1, NEAR + 1))}})
     first = soakrun.started(place, episode.mode, [])
-    time.sleep(rng.uniform(0.5, 8))
-    if beside := first.poll() is None:
+    while first.poll() is None and not (place.signs / "struck.json").exists():
+        time.sleep(0.1)
+    if first.poll() is None:
         second = soakrun.started(place, "command", [], second=True)
-        while first.poll() is None and second.poll() is None:
-            time.sleep(0.1)
-        # One that has begun after the first was killed is at work, rightly, and is ended with it.
-        if (code := second.poll()) is not None:
-            judged(place, code, True, episode, "a second command", second=True)
-            if code == 0 and first.poll() is None:
-                episode.wrong.append("a second command has run beside another")
-            episode.struck.append({"fault": "second", "path": "", "code": code})
+        with suppress(subprocess.TimeoutExpired):
+            second.wait(soakrun.LONGEST)
+        code = second.poll()
+        judged(place, code, True, episode, "a second command", second=True)
+        if code is not None and code <= 0:
+            episode.wrong.append(f"a second command beside another was not refused: exit status {code}")
+        episode.struck.append({"fault": "second", "path": "", "code": code})
     code = soakrun.ended(place, first, 0)
-    if beside:
-        soakrun.end_all(place)
-    note_kill(place, episode)
+    struck = files.read_json(place.signs / "struck.json") or {}
     clear(place)
+    if struck:
+        episode.struck += [*([struck.pop("first")] if "first" in struck else []), struck]
     judged(place, code, True, episode, "a run beside which a second command was started")
 
 
@@ -184,12 +187,17 @@ def drawn(rng: np.random.Generator, often: dict[Any, int]) -> Any:
     return list(often)[int(rng.choice(len(often), p=shares))]
 
 
+def mode_of(number: int) -> str:
+    """How the runs of an episode are started: a "script", the "command", or the command with "workers"."""
+    return SIXTY.get(number % 60, "script")
+
+
 def episode(number: int, place: Place, seed: int, whole: dict[str, str], writes: list[str],
             missed: list[str]) -> Episode:
-    """One run, disturbed until it is complete. `writes` are an undisturbed run's, `missed` the kinds of them
-    that no kill has hit so far."""
+    """One run, disturbed until it is complete, or STARTS times. `writes` are an undisturbed run's, `missed`
+    the kinds of them that no kill has hit so far."""
     rng = np.random.default_rng([seed, number])
-    done = Episode(number, drawn(rng, MODES))
+    done = Episode(number, mode_of(number))
     began, finished, lost = time.monotonic(), dict[soakrun.Identity, str](), set[str]()
     foreign: dict[str, str] = {}
     for _ in range(STARTS[done.mode]):
@@ -269,6 +277,8 @@ def work(arguments: list[str] | None = None) -> None:
     found.add_argument("--hours", type=float, default=1.0)
     found.add_argument("--episodes", type=int, default=10_000, help="stop after this many in total")
     found.add_argument("--jobs", type=int, default=1, help="episodes at once")
+    found.add_argument("--modes", nargs="+", choices=list(STARTS), default=list(STARTS),
+                       help="only episodes of runs that are started so; default: all")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--out", type=target, default=str(ROOT / "benchmarks" / "results" / "soak.json"))
     options = found.parse_args(arguments)
@@ -279,7 +289,8 @@ def work(arguments: list[str] | None = None) -> None:
     log = folder / "episodes.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     known = {line["number"] for line in lines}
-    left = iter([number for number in range(options.episodes) if number not in known])
+    left = iter([number for number in range(options.episodes)
+                 if number not in known and mode_of(number) in options.modes])
 
     def go_on() -> None:
         while time.monotonic() < end and (number := next(left, None)) is not None:
