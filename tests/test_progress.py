@@ -190,6 +190,15 @@ def test_a_run_that_goes_on_knows_its_pace_from_before():
     assert made == 2 * remaining.OPENING, "what is made is only shown"
 
 
+def test_a_small_slow_part_does_not_decide_the_whole():
+    rest = Ahead({"style": 10.0, "segment": 490.0, "augment": 500.0}, 1.0)
+    chosen, slow = list(rest.work), {"style": 40 + remaining.OPENING}
+    after = remaining.left(rest, chosen, slow, 0.0, [])
+    assert 990 < after - 2 * remaining.OPENING < 1.2 * 990, "four times as slow, in a hundredth of the work"
+    much = remaining.left(rest, chosen, {**slow, "segment": 4 * 490 + remaining.OPENING}, 0.0, [])
+    assert much - remaining.OPENING > 0.75 * 4 * 500
+
+
 def test_work_that_is_left_is_what_is_not_made_at_the_pace_of_what_is(nano_run: Run, tmp_path: Path):
     table = remaining.counted(nano_run, keep=True)
     assert remaining.ahead(nano_run, table).seconds == 0

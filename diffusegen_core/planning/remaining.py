@@ -27,7 +27,8 @@ COLUMNS = ["chapter", "work", "kind", "items", "flop"]
 RELATIVE = {"features": 2.1, "sampling": 0.95, "training": 1.0, "styling": 1.7, "GAN": 7.8, "judging": 1.2,
             "segmentation": 3.8}
 OPENING = 10.0  # approximate seconds of a chapter with nothing to make: imports, tables, figures
-LEAST = 0.05  # share of a run's work above which its pace is known
+LEAST = 0.05  # share of a run's work above which its pace is known, where nothing tells it before
+PRIOR = 0.2  # weight of the pace known before, as a share of the run's work: a small part's own is uncertain
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,7 @@ def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = Non
     spent = took(run.folder)
     there = [name for name in weights if missing[name] < 1 and spent.get(name, 0.0) > 0]
     done = sum(weights[name] * (1 - missing[name]) for name in there)
-    pace = (sum(spent[name] for name in there) / done if done > LEAST * sum(weights.values())
-            else 1.0 if rates else None)
+    pace = _pace(sum(spent[name] for name in there), done, sum(weights.values()), 1.0 if rates else None)
     work: dict[str, float] = {}
     for name, weight in weights.items():
         page = PAGES.get(name, name)
@@ -135,12 +135,21 @@ def left(rest: Ahead, chosen: Sequence[str], finished: Mapping[str, float], elap
     if told and told["left"] is not None and told["elapsed"] > 0:
         spent += told["elapsed"]
         done += rest.work.get(now, 0.0) * told["elapsed"] / (told["elapsed"] + told["left"])
-    pace = spent / done if done > LEAST * total else rest.pace
+    pace = _pace(spent, done, total, rest.pace)
     if pace is None and total:
         return None
     whole = {name: OPENING + rest.work.get(name, 0.0) * (pace or 0.0) for name in later}
     here = max(whole[now] - elapsed, told["left"] or 0.0 if told else 0.0)
     return max(0.0, here) + sum(whole[name] for name in later[1:])
+
+
+def _pace(spent: float, done: float, total: float, before: float | None) -> float | None:
+    """Seconds per unit of work, where `done` units of `total` took so many seconds, and `before` is the pace
+    that was known or expected; None where neither tells."""
+    if before is None:
+        return spent / done if done > LEAST * total else None
+    prior = PRIOR * total
+    return (spent + prior * before) / (done + prior) if total else before
 
 
 def _result(row: Any) -> str:
