@@ -1,4 +1,5 @@
 # make book    run the smoke profile end to end and build the book
+# make env     set up .venv, and nothing more
 # make test    run the tests, but for the slow ones; make test-all runs every one
 # make lab     open copies of the chapters in JupyterLab; LAB="--no-browser" passes options on
 # make lint    check the style of the code and its types
@@ -9,7 +10,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all lab lint lock clean
+.PHONY: help env book test test-all lab lint lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,6 +23,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
+
+env: $(READY)
 
 book: $(READY)
 	@$(BIN)/diffusegen run params/smoke.yaml --workers 2

@@ -23,6 +23,7 @@ from diffusegen_core.cli_params import KeyValue, Overrides, RunFolder, changes_o
 from diffusegen_core.cli_review import review_app
 from diffusegen_core.cli_runs import clean, compare, status
 from diffusegen_core.config.errors import UserError, printable_lines
+from diffusegen_core.config.text import counted
 
 if TYPE_CHECKING:
     from diffusegen_core.run import Run
@@ -215,7 +216,8 @@ def paint(
     mask: Annotated[Path | None, typer.Option(
         help="The new lesion: a mask as large as the picture, white where the lesion is to be.")] = None,
     like: Annotated[str | None, typer.Option(
-        metavar="SIZE,POSITION", help="Or its size and place: medium,top-left, or 0.05,0.4:0.6.")] = None,
+        metavar="SIZE,POSITION", help="Or its size and place: medium,top-left (small, medium, large among "
+                                      "the run's lesions), or 0.05,0.4:0.6.")] = None,
     old: Annotated[Path | None, typer.Option(
         help="The mask of a lesion in the picture that is to be painted over.")] = None,
     keep: Annotated[Path | None, typer.Option(
@@ -235,7 +237,10 @@ def paint(
     from diffusegen_core import painting
     from diffusegen_core.run import Run
     made = painting.paint(Run.open(folder), images, out, count, seed, mask, like, old, remove, keep)
-    typer.echo(f"{len(made)} pairs: {out}")
+    typer.echo(f"{counted(len(made), 'pair')}: {out}")
+    if not (old or keep or remove):
+        typer.echo("The masks show the painted lesions alone. If a picture has a lesion of its own, give its "
+                   "mask by --keep, or by --old to have it painted over.")
 
 
 @app.command()

@@ -69,8 +69,14 @@ def export(
                f"{printable(str(place))}")
     if others := choosing.others(chosen):
         typer.echo(f"Not exported: {', '.join(others)}; choose with --types.")
+    if not native:
+        side = chosen.run.params.data.image_size
+        typer.echo(f"Images are {side} x {side} pixels, as in the run; --native exports the size of your "
+                   "files.")
     if chosen.sets and (found := recommendation.in_words(chosen.run)):
         typer.echo(printable(f"What chapter 7 found: {found}"))
+    if chosen.sets and real:
+        typer.echo("To export the real pairs alone: --types Real.")
     typer.echo(f"Fill in the licence of the data: {printable(str(place / exporting.CARD))}")
     beside = printable(str(exporting.names_of(place)))
     typer.echo("File names and origins.csv have the names of the run's images (--keep-names): see that these "

@@ -2,13 +2,14 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from diffusegen_core.cli_params import Overrides, changes_of
 from diffusegen_core.config.errors import UserError, printable
 
+InputRange = Literal["imagenet", "symmetric"]
 LEAST, MOST = 1.0, 10_000.0  # minutes; MOST as newprofile.fitting.MOST_MINUTES
 
 
@@ -30,6 +31,9 @@ def new(
     weights: Annotated[str | None, typer.Option(
         metavar="FILE", help="Weights of torchvision's mobilenet_v2 or the like, where none can be "
                              "downloaded; book/data.md has their addresses.")] = None,
+    input_range: Annotated[InputRange, typer.Option(
+        help="The pixels that a file of --weights expects: by ImageNet's mean and deviation, or from -1 to "
+             "1.")] = "imagenet",
 ) -> None:
     """Look at data of your own, time this device, and write a parameter file that fits, with reasons.
 
@@ -40,6 +44,8 @@ def new(
         raise UserError(f"--minutes {minutes:g}: a run takes from {LEAST:g} to {MOST:g} minutes.")
     if (images is None) != (masks is None):
         raise UserError("--images and --masks are given together or not at all.")
+    if input_range != "imagenet" and weights is None:
+        raise UserError("--input-range is about the file of --weights: give that too.")
     changes = changes_of(overrides or [])
     from diffusegen_core.config import params
     from diffusegen_core.newprofile.wish import Wish, refuse_there
@@ -48,7 +54,8 @@ def new(
     there = folder if folder.exists() else params.resolve(folder)
     file = str(Path(weights).absolute()) if weights and Path(weights).exists() else weights
     typer.echo("Looking at the data, then timing this device; that takes a minute or two.", err=True)
-    made = making.make(Wish(there.absolute(), minutes, device, out, images, masks, patients, file, changes))
+    made = making.make(Wish(there.absolute(), minutes, device, out, images, masks, patients, file,
+                            input_range, changes))
     made.write()
     typer.echo("\n".join(map(printable, making.text(made).split("\n"))))
     typer.echo(f"\nWritten: {made.file}. Look at data.object, data.patients and augment.sizes in it; "

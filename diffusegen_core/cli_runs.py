@@ -33,7 +33,7 @@ def clean(
         metavar="NAME", help="Remove the listed item of this name, or `all`; may be repeated.")] = None,
 ) -> None:
     """List what is set aside in a run folder, or unfinished there; remove it only if asked to."""
-    from diffusegen_core.config.text import duration, size
+    from diffusegen_core.config.text import counted, duration, size
     from diffusegen_core.run import Run
     from diffusegen_core.store import aside, lock
     this = Run.open(folder)
@@ -45,7 +45,8 @@ def clean(
         took = ("unfinished" if one.seconds is None else
                 f"{duration(one.seconds)} of work" if one.seconds else "")
         typer.echo(f"{size(one.bytes):>8}  {took:22} {printable(one.name)}")
-    typer.echo(f"{len(items)} items are set aside or unfinished, {size(sum(one.bytes for one in items))}."
+    total = size(sum(one.bytes for one in items))
+    typer.echo(f"{counted(len(items), 'item')} set aside or unfinished, {total}."
                if items else "Nothing is set aside.")
 
 

@@ -92,7 +92,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The U-Net computes each image of a batch alone, so that whole batches and single images have the same bits.
+    """The U-Net computes each image of a batch alone: batches and single images then have the same bits.
 
     Kernels sum in an order that depends on the batch and on the processor. That changes the last bits, and in
     a few pixels the grey level; test_fast.py holds how much.

@@ -24,7 +24,17 @@ from diffusegen_core.config.checks import refusals
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.params import Params, plain
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, pairsets, patients, pictures, planes, regions, seamless
+from diffusegen_core.data import (
+    dataset,
+    masks,
+    pairsets,
+    patients,
+    pictures,
+    planes,
+    regions,
+    seamless,
+    windows,
+)
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
@@ -130,7 +140,7 @@ def decisive(settings: Inpaint) -> Recipe:
     """The parameters that decide what a pair is like, as a recipe names them."""
     chosen = {key: value for key, value in plain(settings).items() if key not in IRRELEVANT}
     # Newer parameters are named only where they do something, so that older finished pairs still hold.
-    for name, usual in (("clip", True), ("seamless", False), ("classes", None)):
+    for name, usual in (("clip", True), ("seamless", False), ("classes", None), ("turn", masks.ANY)):
         if chosen[name] == usual:
             del chosen[name]
     return chosen
@@ -162,10 +172,11 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
             x = repaint(guided, x_known, scene.known.to(device), levels, generators,
                         samplers.named(settings.sampler), bar.update)
             painted = _whole(scene, to_array(x), settings, diffusion.planes.overlap)
+    images = windows.bars_kept(np.stack([image for image, _ in painted]), scene.pictures)
     seconds = (time.monotonic() - began) / len(jobs)
-    for i, (job, key, (image, mask)) in enumerate(zip(jobs, keys, painted, strict=True)):
+    for i, (job, key, image, (_, mask)) in enumerate(zip(jobs, keys, images, painted, strict=True)):
         classes = planes.separate(mask, diffusion.planes.classes)
-        before, after = (planes.union(planes.only(masks, scene.chosen)) for masks in
+        before, after = (planes.union(planes.only(there, scene.chosen)) for there in
                          (scene.pictures.masks[i], classes))
         row = {**job.origin, "area_before": round(float(before.mean()), 6),
                "area_after": round(float(after.mean()), 6), **scene.rows[i]}
@@ -181,7 +192,7 @@ def _whole(scene: Scene, samples: np.ndarray, settings: Inpaint,
     filled = seamless.filled(dataset.to_bytes(samples[:, :channels]), scene.pictures.images, scene.region,
                              settings.seamless)
     rest = planes.without(scene.pictures.masks, scene.chosen)
-    masks = ([regions.drawn(sample, stays, settings.opening, overlap, scene.chosen)
+    drawn = ([regions.drawn(sample, stays, settings.opening, overlap, scene.chosen)
               for sample, stays in zip(samples[:, channels:], rest, strict=True)]
              if scene.masks is None else planes.numbered(scene.masks))
-    return list(zip(filled, masks, strict=True))
+    return list(zip(filled, drawn, strict=True))

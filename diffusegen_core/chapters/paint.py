@@ -155,7 +155,7 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: PaintRequest, seed: int, sett
     if wish.remove:
         drawn, old = Drawn(nothing, ""), np.where(old > 0, old, given)
     elif wish.mask is None:
-        of, drawn = _drawn(pairs, image, wish.like, seed, data.fit, keep, settings.dilate)
+        of, drawn = _drawn(pairs, image, wish.like, seed, data.fit, keep, settings.dilate, settings.turn)
     fit = _fit(data)
     squared, gone, new, stays = (fits.squared(part, fit) for part in (
         image, *(mask[..., None] for mask in (old, drawn.mask, keep))))
@@ -168,7 +168,7 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: PaintRequest, seed: int, sett
 
 
 def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: str,
-           keep: np.ndarray | None = None, dilate: int = 1) -> tuple[str, Drawn]:
+           keep: np.ndarray | None = None, dilate: int = 1, turn: float = masks.ANY) -> tuple[str, Drawn]:
     """A training pair's mask, changed and placed in a picture (H, W, C), away from what is to stay (H, W),
     and the name of the pair.
 
@@ -187,14 +187,15 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     view = masks.field_of_view(shown[:1] if grey else shown)
     if not view.any():
         raise UserError("The picture is dark all over, so no place can be found. Give a mask.")
-    whole = None if like is None else like.within(image.shape[:2], squared.shape[:2])
-    number, drawn = _placed(pairs, whole, view, seed)
+    areas = planes.union(pairs.masks).mean(axis=(1, 2))
+    whole = None if like is None else like.within(image.shape[:2], squared.shape[:2], areas[areas > 0])
+    number, drawn = _placed(pairs, whole, view, seed, turn)
     if not drawn.mask.any():
         raise UserError("The picture is dark at that position. Choose another, or give a mask.")
     if keep is not None and keep.any():
         taken = regions.dilated(fits.squared(keep[..., None], fit)[..., 0], dilate)
         free, anywhere = view * (1 - planes.shrunk(taken[None], (side, side))[0]), drawn.mask
-        drawn = _placed(pairs, whole, free, seed)[1] if free.any() else Drawn(free, "")
+        drawn = _placed(pairs, whole, free, seed, turn)[1] if free.any() else Drawn(free, "")
         if np.count_nonzero(drawn.mask) < ROOM * np.count_nonzero(anywhere):
             raise UserError("What is to stay leaves too little room for such a lesion. Choose another size "
                             "or position, or give a mask.")
@@ -206,9 +207,10 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     return pairs.names[number], Drawn(enlarged, drawn.change)
 
 
-def _placed(pairs: Pairs, like: Like | None, view: np.ndarray, seed: int) -> tuple[int, Drawn]:
+def _placed(pairs: Pairs, like: Like | None, view: np.ndarray, seed: int, turn: float) -> tuple[int, Drawn]:
     """The index of a training pair, and its mask, changed and placed in a view (S, S) in {0, 1}."""
     rng = seeds.rng(seed, "mask")
     number = int(rng.integers(len(pairs)))
     mask = planes.numbered(pairs.masks[number])
-    return number, masks.varied(mask, view, rng) if like is None else masks.alike(mask, like, view, rng)
+    return number, (masks.varied(mask, view, rng, turn) if like is None else
+                    masks.alike(mask, like, view, rng, turn))

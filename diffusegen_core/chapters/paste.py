@@ -80,26 +80,28 @@ def plan(seed: int, pairs: Pairs, settings: Inpaint) -> list[Job]:
 
 def _set(ws: Workspace, data_type: DataType, pairs: Pairs, settings: Inpaint, which: Chosen) -> PairSet:
     jobs = plan(ws.seed, pairs, settings)
-    artifact = ws.artifact(data_type.artifact, {**_recipe(ws, data_type, pairs, jobs),
+    artifact = ws.artifact(data_type.artifact, {**_recipe(ws, data_type, pairs, jobs, settings.turn),
                                                 **pairsets.painted_anew(which)})
     if not artifact.made():
         pairsets.make(ws, artifact, f"Pasting {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
-                      pairs=pairs.stored, data_type=data_type, which=which)
+                      pairs=pairs.stored, data_type=data_type, which=which,
+                      turn=settings.turn)
     return pairsets.read(artifact, data_type)
 
 
-def _recipe(ws: Workspace, data_type: DataType, pairs: Pairs, jobs: list[Job]) -> Recipe:
+def _recipe(ws: Workspace, data_type: DataType, pairs: Pairs, jobs: list[Job], turn: float) -> Recipe:
     return {"version": [VERSION, lesions.VERSION, masks.VERSION], "pairs": pairs.digest, "seed": ws.seed,
-            "jobs": {job.name: job.seed for job in jobs}, "models": {NO_MODEL: data_type.name}}
+            "jobs": {job.name: job.seed for job in jobs}, "models": {NO_MODEL: data_type.name},
+            **({} if turn == masks.ANY else {"turn": turn})}
 
 
 def make_batch(jobs: list[Job], keys: list[str], folder: Path, pairs: Path, data_type: DataType,
-               which: Chosen = None) -> None:
+               which: Chosen = None, turn: float = masks.ANY) -> None:
     """Paste a lesion into the source of each job, and write the pairs."""
     known = dataset.read(pairs)
     for job, key in zip(jobs, keys, strict=True):
         began = time.monotonic()
-        lesion = lesions.cut(known, job.index, seeds.rng(job.seed, "lesion"), which)
+        lesion = lesions.cut(known, job.index, seeds.rng(job.seed, "lesion"), which, turn)
         image, mask = lesions.pasted(known, job.index, lesion, data_type)
         areas = planes.union(known.masks[job.index]), lesion.mask > 0, planes.union(mask)
         row = {**job.origin, "lesion_of": known.names[lesion.donor], "lesion_change": lesion.change,

@@ -29,6 +29,8 @@ from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
+BARS = 1  # version of what is painted and styled between the bars of padded pictures
+
 
 def chosen(settings: Inpaint, data: Data) -> Chosen:
     """The classes that inpaint.classes names, as indices into data.classes; None for all."""
@@ -124,6 +126,8 @@ class Scenes:
             squares = {"window": [self.window, version]}
         if self.chosen is not None:
             squares = {**squares, "classes": list(self.chosen)}
+        if dataset.read(self.backgrounds or self.pairs).padded:
+            squares = {**squares, "bars": BARS}
         if self.settings.masks == JOINT:
             return squares
         guidance = {"guidance_scale": self.guidance_scale} if self.guidance_scale != 1 else {}
@@ -166,4 +170,4 @@ class Scenes:
         name, mask = pairs.names[number], planes.numbered(planes.only(pairs.masks[number], self.chosen))
         if self.settings.masks != VARIED or not mask.any():
             return name, Drawn(mask, "")
-        return name, masks.varied(mask, masks.field_of_view(image), rng)
+        return name, masks.varied(mask, masks.field_of_view(image), rng, self.settings.turn)

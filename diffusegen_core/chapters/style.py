@@ -221,6 +221,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     old, new = (planes.only(one.masks, scenes.chosen) for one in (real, painted))
     filled = regions.filled(old, new if given else None, scenes.settings.dilate)
     styled = windows.all_laid_back(painted.images, styled, parts, filled, scenes.settings.dilate)
+    styled = windows.bars_kept(styled, real)
     measures = measured(judge, styled, painted, real, filled)
     if settings.method == GUIDED:  # SDEdit draws no mask that could be compared
         measures["mask_dice"] = mask_dice(x, seen.masks, scenes.settings.opening, diffusion.planes.overlap)

@@ -1,10 +1,12 @@
 """The devices that compute: which one a parameter means, its name, and how networks run on it."""
 
 import contextlib
+import os
 import platform
 from contextvars import ContextVar
 from pathlib import Path
 
+import dask.system
 import torch
 
 from diffusegen_core.config.errors import UserError
@@ -17,6 +19,19 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 # The numbers of the cards that a worker has; empty: all that are visible.
 own: ContextVar[tuple[int, ...]] = ContextVar("own", default=())
+
+
+def _within_quota() -> None:
+    """Have torch compute with no more threads than this process may use cores.
+
+    In a container that is limited to a share of the machine, torch would take a thread for each core that it
+    sees, and these would wait for each other for most of the time.
+    """
+    if not any(name in os.environ for name in THREADS):
+        torch.set_num_threads(min(torch.get_num_threads(), dask.system.CPU_COUNT))
+
+
+_within_quota()
 
 
 def device(name: str) -> torch.device:

@@ -47,10 +47,11 @@ def having(pairs: Pairs, chosen: Chosen) -> list[int]:
     return there if chosen is not None and there else list(range(len(pairs)))
 
 
-def cut(pairs: Pairs, source: int, rng: np.random.Generator, chosen: Chosen = None) -> Cut:
+def cut(pairs: Pairs, source: int, rng: np.random.Generator, chosen: Chosen = None,
+        turn: float = masks.ANY) -> Cut:
     """A lesion for the picture of the pair `source`: from another pair, or its own where there is no other.
 
-    A donor's lesions stay together; only its chosen classes count.
+    A donor's lesions stay together; only its chosen classes count. They are turned by at most `turn` degrees.
     """
     others = [i for i in having(pairs, chosen) if i != source] or [source]
     donor = others[rng.integers(len(others))]
@@ -59,7 +60,7 @@ def cut(pairs: Pairs, source: int, rng: np.random.Generator, chosen: Chosen = No
     lesion = shown if shown.any() else own  # nothing is cut out of the frame
     if not lesion.any():  # a donor without a chosen class, where no pair has one
         return Cut(donor, pairs.images[donor].transpose(1, 2, 0), lesion, "")
-    moved = masks.moved(lesion, masks.field_of_view(pairs.images[source]), rng)
+    moved = masks.moved(lesion, masks.field_of_view(pairs.images[source]), rng, turn)
     picture = [cv2.warpAffine(plane, moved.matrix, moved.mask.shape[::-1], flags=cv2.INTER_LINEAR,
                               borderMode=cv2.BORDER_REPLICATE) for plane in pairs.images[donor]]
     return Cut(donor, np.stack(picture, axis=2), moved.mask, moved.change)

@@ -22,7 +22,8 @@ CORNER = 0.04  # the side of a corner
 DETAIL = 0.06  # light areas thinner than this, such as text on the dark frame, are no tissue
 STROKE, LETTER, LINE = 0.045, 0.055, 0.07  # burnt-in text: thickest stroke, tallest letter, shortest line
 BRIGHT, NEUTRAL = 35, 60  # grey levels: text is lighter than its surroundings, and nearly colourless
-SCALE, SHEAR = 1.25, 0.15  # the largest changes of a mask, beside any rotation
+SCALE, SHEAR = 1.25, 0.15  # the largest changes of a mask, beside its rotation
+ANY = 180.0  # degrees either way: rotation without a limit
 BEND, WAVE = 0.03, 0.15  # of its own size: deviation of the elastic change, and the width it is smoothed over
 TINT, TINTED = 12, 0.01  # channels of a coloured pixel differ by more; a grey picture has fewer such (share)
 OUTLINE, ROUNDED = 1.0, 0.1  # smoothing of an enlarged outline in pixels, and at most as a share of its size
@@ -47,16 +48,17 @@ class Moved(Drawn):
     """(2, 3), from pixels of the original mask to its own, x before y."""
 
 
-# Words for shares of a picture, and for positions in it.
-SIZES = {"small": 0.04, "medium": 0.12, "large": 0.25}
+# Words for sizes, as quantiles of the areas of a run's lesions, and for positions in a picture.
+SIZES = {"small": 0.1, "medium": 0.5, "large": 0.9}
 COLUMNS, ROWS, CENTRE = {"left": 0.3, "right": 0.7}, {"top": 0.3, "bottom": 0.7}, "centre"
 
 
 @dataclass(frozen=True)
 class Like:
-    """The wanted size of a lesion, as a share of the picture's area, and its middle x, y, from 0 to 1."""
+    """The wanted size of a lesion and its middle x, y, from 0 to 1. The size is a share of the picture's area
+    or, among a run's lesions, one of SIZES."""
 
-    area: float
+    area: float | str
     x: float
     y: float
 
@@ -65,22 +67,27 @@ class Like:
         """From "SIZE,POSITION": "medium,top-left", or "0.05,0.4:0.6" in shares."""
         size, _, position = text.partition(",")
         try:
-            area = SIZES[size] if size in SIZES else float(size)
+            area = size if size in SIZES else float(size)
             x, y = map(float, position.split(":")) if ":" in position else _middle(position)
         except ValueError:
             raise UserError(
                 f"{printable(text)} is not a size and position, such as medium,top-left or 0.05,0.4:0.6. "
-                f"Sizes are {', '.join(SIZES)}, or a share of the picture; positions are {CENTRE}, "
+                f"Sizes are {', '.join(SIZES)} (among the run's lesions), or a share of the picture; "
+                f"positions are {CENTRE}, "
                 f"{', '.join([*COLUMNS, *ROWS])}, two of them as in top-left, or X:Y.") from None
-        if not (0 < area < 1 and 0 <= x <= 1 and 0 <= y <= 1):
+        if not ((isinstance(area, str) or 0 < area < 1) and 0 <= x <= 1 and 0 <= y <= 1):
             raise UserError(f"{printable(text)}: size and position are shares of the picture, from 0 to 1.")
         return cls(area, x, y)
 
-    def within(self, picture: tuple[int, int], square: tuple[int, int]) -> "Like":
-        """The same lesion, of a picture (H, W), in the `square` (H, W) with the picture in its middle."""
+    def within(self, picture: tuple[int, int], square: tuple[int, int], areas: np.ndarray) -> "Like":
+        """The same lesion, of a picture (H, W), in the `square` (H, W) with the picture in its middle.
+
+        `areas` are those of the run's lesions, as shares of the square.
+        """
         (tall, wide), (height, width) = picture, square
-        return Like(self.area * tall * wide / (height * width), 0.5 + (self.x - 0.5) * wide / width,
-                    0.5 + (self.y - 0.5) * tall / height)
+        area = (float(np.quantile(areas, SIZES[self.area])) if isinstance(self.area, str) else
+                self.area * tall * wide / (height * width))
+        return Like(area, 0.5 + (self.x - 0.5) * wide / width, 0.5 + (self.y - 0.5) * tall / height)
 
 
 def _middle(position: str) -> tuple[float, float]:
@@ -140,24 +147,31 @@ def _text(image: np.ndarray) -> np.ndarray:
     return text
 
 
-def varied(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> Drawn:
-    """A mask (S, S), turned, scaled, sheared and bent, placed in a field of view (S, S) in {0, 1}."""
-    shape, _, told = _changed(mask, rng)
+def varied(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator, turn: float = ANY) -> Drawn:
+    """A mask (S, S), turned by at most `turn` degrees either way, scaled, sheared and bent, placed in a field
+    of view (S, S) in {0, 1}."""
+    shape, _, told = _changed(mask, rng, turn)
     placed, (left, top), _ = _placed(_bent(shape, rng), view, rng)
     return Drawn(placed, f"{told}, bent, to {left}:{top}")
 
 
-def moved(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator) -> Moved:
+def moved(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator, turn: float = ANY) -> Moved:
     """The same without bending, so that one affine map says where each pixel went."""
-    shape, matrix, told = _changed(mask, rng)
+    shape, matrix, told = _changed(mask, rng, turn)
     placed, (left, top), (x, y) = _placed(shape, view, rng)
     matrix = matrix + np.array([[0, 0, left - x], [0, 0, top - y]])
     return Moved(placed, f"{told}, to {left}:{top}", matrix)
 
 
-def _changed(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
+def _angle(rng: np.random.Generator, turn: float) -> float:
+    """A random angle in degrees: any, or at most `turn` either way."""
+    angle = rng.uniform(0, 360)
+    return angle if turn >= ANY else (angle / 180 - 1) * turn
+
+
+def _changed(mask: np.ndarray, rng: np.random.Generator, turn: float) -> tuple[np.ndarray, np.ndarray, str]:
     """A mask changed by a random affine map: what `_turned` returns, and the change in words."""
-    angle, flip = rng.uniform(0, 360), rng.random() < 0.5
+    angle, flip = _angle(rng, turn), rng.random() < 0.5
     scale, shear = SCALE ** rng.uniform(-1, 1), rng.uniform(-SHEAR, SHEAR)
     return *_turned(mask, angle, scale, shear, flip), _told(flip, angle, scale, shear)
 
@@ -167,11 +181,12 @@ def _told(flip: bool, angle: float, scale: float, shear: float) -> str:
             f"sheared by {shear:.2f}")
 
 
-def alike(mask: np.ndarray, like: Like, view: np.ndarray, rng: np.random.Generator) -> Drawn:
-    """A mask (S, S), turned, sheared and bent, of the wanted size at the wanted place; what lies outside the
-    view (S, S) is cut away."""
-    angle, flip, shear = rng.uniform(0, 360), rng.random() < 0.5, rng.uniform(-SHEAR, SHEAR)
-    scale = np.sqrt(like.area / (mask > 0).mean())
+def alike(mask: np.ndarray, like: Like, view: np.ndarray, rng: np.random.Generator,
+          turn: float = ANY) -> Drawn:
+    """A mask (S, S), turned by at most `turn` degrees, sheared and bent, of the wanted size at the wanted
+    place; what lies outside the view (S, S) is cut away."""
+    angle, flip, shear = _angle(rng, turn), rng.random() < 0.5, rng.uniform(-SHEAR, SHEAR)
+    scale = np.sqrt(float(like.area) / (mask > 0).mean())
     shape = _bent(_turned(mask, angle, scale, shear, flip)[0], rng)
     middle = np.argwhere(shape).mean(axis=0)
     shift = np.array([like.y, like.x]) * len(view) - middle

@@ -77,6 +77,11 @@ def load(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> dict[
     return {test.name: test for test in sets}
 
 
+def native_sizes(folder: Path, name: str) -> dict[str, tuple[int, int]]:
+    """Height and width of the own files of each pair in a run folder's test set, by the pair's name."""
+    return sidecars.native_sizes(folder / "tests" / name / dataset.PAIRS)
+
+
 def held_out(ws: Workspace, training: Pairs, data: Data, settings: Segment) -> TestSet:
     """The held-out set alone, as `load` gives it."""
     return _held_out(_Source(ws, training, data, settings))

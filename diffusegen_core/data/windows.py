@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from diffusegen_core.config.sections import FULL_SIZE
-from diffusegen_core.data import dataset, planes, regions
+from diffusegen_core.data import dataset, fits, planes, regions
 from diffusegen_core.data.dataset import PAIRS, Pairs
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
@@ -169,3 +169,14 @@ def drawn(seed: int, pairs: Pairs, times: float, size: int, copies: int = COPIES
             masks.append(lesion)
     return dataset.gather(names, np.stack(images), planes.separate(np.stack(masks), pairs.planes.classes),
                           pairs.overlap)
+
+
+def bars_kept(images: np.ndarray, originals: Pairs) -> np.ndarray:
+    """Images (B, C, S, S) made from `originals`, between the bars of these where they were padded."""
+    kept = images.copy()
+    for image, original, name in zip(kept, originals.images, originals.names, strict=True):
+        if name in originals.padded:
+            picture = fits.content(image, originals.padded[name]).copy()
+            image[:] = original
+            fits.content(image, originals.padded[name])[:] = picture
+    return kept

@@ -46,7 +46,7 @@ def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, nati
             cases += [_case(data_type, row, valid, audited, number) for row in rows.to_dict("records")]
     if not cases:
         raise UserError("Nothing is left to export: name a synthetic data type, or leave out --no-real.")
-    tested = _tested(run, native) if held_out else None
+    tested = _tested(run) if held_out else None
     if tested and tested.pairs:
         own = {held_as(tested, name): name for name in tested.pairs.names}
         cases = [replace(case, split=HELD) if case.lesion_of in own else case for case in cases]
@@ -54,14 +54,13 @@ def choose(run: Run, types: Sequence[str] | None = None, real: bool = True, nati
                   for source, name in own.items()]
     numbers = {} if keep_names else _numbers(run, cases)
     return ExportSet(run, cases if keep_names else _numbered(cases, numbers), sets,
-                     _native(run, cases) if native else {}, further, tested=tested, numbers_of=numbers)
+                     _native(run, cases, tested) if native else {}, further, tested=tested,
+                     numbers_of=numbers)
 
 
-def _tested(run: Run, native: bool) -> TestSet:
+def _tested(run: Run) -> TestSet:
     """The run's held-out pairs, without transfer sets. NotMadeError where they have not been read yet;
-    UserError where there are none, or a native size is asked for."""
-    if native:
-        raise UserError("Held-out pairs are at the run's size: leave out --native, or --held-out.")
+    UserError where there are none."""
     own = [one for name, one in run.tests.items() if name not in testsets.TRANSFER.values() and one.pairs]
     if not own:
         raise UserError("This run has no held-out pairs. Set data.holdout or segment.held_out.")
@@ -87,8 +86,12 @@ def _numbered(cases: Sequence[Case], numbers: Mapping[str, int]) -> list[Case]:
             for number, case in enumerate(sorted(mine, key=lambda one: (numbers[one.source], one.sample)), 1)]
 
 
-def _native(run: Run, cases: Sequence[Case]) -> dict[str, tuple[int, int]]:
+def _native(run: Run, cases: Sequence[Case], tested: TestSet | None) -> dict[str, tuple[int, int]]:
+    """Height and width of the files of each source, held-out ones by the names that cases have for them."""
     known = sidecars.native_sizes(run.pairs.file)
+    if tested:
+        sizes = testsets.native_sizes(run.folder, tested.name)
+        known |= {held_as(tested, name): size for name, size in sizes.items()}
     if lacking := next((case for case in cases if case.source not in known), None):
         raise UserError(f"{lacking.data_type} {lacking.pair} has no native size: it is a phantom, from an "
                         "older run, or of an unknown source. Leave out --native, or name other types.")

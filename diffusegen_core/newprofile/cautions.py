@@ -23,31 +23,33 @@ def cautions(p: Params, data: Folder, best: Fit, minutes: float, known: bool) ->
                f"{duration(best.seconds)}.")
     if best.plan.busy:
         yield "Its time is uncertain: other programs are computing on this machine."
-    yield from _of_tests(p, data)
-    if not known:
-        yield ("No pretrained weights are available here, so random ones are used: networks learn less, "
-               "and distances say little. --weights FILE names a file of weights, see book/data.md.")
     if side < 64:
         yield (f"At {side} pixels a side pictures do not look real: this shows that everything works, and "
                "little more.")
+    yield from _of_tests(p, data, best)
+    if not known:
+        yield ("No pretrained weights are available here, so random ones are used: networks learn less, "
+               "and distances say little. --weights FILE names a file of weights, see book/data.md.")
     yield from _of_masks(p, data, side)
 
 
-def _of_tests(p: Params, data: Folder) -> Iterator[str]:
+def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
     images, seeds = _tested(p, data), min(p.segment.seeds, p.augment.seeds)
     if not images:
         yield "Nothing can be said about unseen images: no pairs are held out."
         return
     if images < power.LEAST_IMAGES:
         yield (f"There will be no verdict: it needs {power.LEAST_IMAGES} test images, and there are "
-               f"{images}. {_more(data)}")
+               f"{images}. {_more(data, best.rung.side)}")
     if seeds < power.LEAST_SEEDS:
+        takes = f", and the run takes about {duration(best.repeated)}" if isfinite(best.repeated) else ""
         yield (f"There will be no verdict: it needs {power.LEAST_SEEDS} repetitions, and there is time for "
-               f"{seeds}.")
+               f"{seeds}. With -p segment.seeds {power.LEAST_SEEDS} -p augment.seeds {power.LEAST_SEEDS} "
+               f"there can be one{takes}.")
     # Where generators see only a small set, each repetition has its own.
     generators = seeds if p.augment.generator_sees == "subset" else min(seeds, p.generators)
     gain = power.visible(seeds, images, generators)
-    expect = (f' The mean gains in benchmarks/README.md are {MEASURED:g} at most: expect "undecided".'
+    expect = (f' The mean gains measured so far are {MEASURED:g} at most: expect "undecided".'
               if gain > MEASURED else "")
     several = len({data.patients.get(name) for name in data.held}) < len(data.held) and bool(data.patients)
     if isfinite(gain):
@@ -77,10 +79,10 @@ def _tested(p: Params, data: Folder) -> int:
     return min(p.segment.test_count, len(layouts.scan(other, layouts.for_folder(p.data, other)).pairs))
 
 
-def _more(data: Folder) -> str:
-    """How to get enough test images, in words."""
+def _more(data: Folder, side: int) -> str:
+    """How to get enough test images for a run at this size, in words."""
     test = "another folder of labelled images test: -p segment.held_out DIR -p data.holdout null."
-    if (enough := data.enough()) is None:
+    if (enough := data.enough(side)) is None:
         return f"Let {test}"
     share, left = enough
     return (f"`new` with -p data.holdout {share:g}, and another --out, holds out enough and leaves {left} to "

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from diffusegen_core.config.params import Params
-from diffusegen_core.config.text import duration
+from diffusegen_core.config.text import counted, duration
+from diffusegen_core.measures.power import LEAST_SEEDS
 from diffusegen_core.newprofile.ladder import Rung
 from diffusegen_core.newprofile.lines import Sections
 from diffusegen_core.planning import plan
@@ -30,6 +31,8 @@ class Fit:
     plan: Plan
     larger: str
     """What the next larger size would take, in a sentence; "" where there is none."""
+    repeated: float = math.nan
+    """Seconds of the same run with the repetitions that a verdict needs; nan where unknown."""
 
     @property
     def seconds(self) -> float:
@@ -41,8 +44,8 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
         validated: Callable[[Sections], Params], most_images: int) -> Fit:
     """The largest of ascending sizes of run that is planned to take at most `limit` seconds, or the smallest.
 
-    The time left goes into three generators, if they fit, and into more training, up to `most_images` per
-    model.
+    The time left goes into the repetitions that a verdict needs, then into three generators, and then into
+    more training, up to `most_images` per model.
     """
     best: Fit | None = None
     for rung in rungs:
@@ -62,11 +65,20 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
 
 def _filled(best: Fit, limit: float, sections: Callable[[Rung], Sections],
             validated: Callable[[Sections], Params], most_images: int) -> Fit:
-    """The same size with three generators, if they fit, and as many training images as there is time for."""
-    chosen = sections(several := replace(best.rung, generators=GENERATORS))
-    planned = at_rates(best.plan, plan.make(validated(chosen), 0))
-    if seconds(planned) + BESIDE <= limit:
-        best = replace(best, rung=several, chosen=chosen, plan=planned)
+    """The same size with the repetitions of a verdict and three generators, as far as they fit, and as many
+    training images as there is time for."""
+    wanted = ({"seeds": max(best.rung.seeds, LEAST_SEEDS)}, {"generators": GENERATORS})
+    for more in wanted:
+        rung = replace(best.rung, **more)  # type: ignore[arg-type]
+        if rung == best.rung:
+            continue
+        chosen = sections(rung)
+        planned = at_rates(best.plan, plan.make(validated(chosen), 0))
+        if seconds(planned) + BESIDE > limit:
+            if "seeds" in more:
+                best = replace(best, repeated=seconds(planned) + BESIDE)
+            break  # without a verdict, several generators are of no use
+        best = replace(best, rung=rung, chosen=chosen, plan=planned)
     training = float(best.plan.table.loc[best.plan.table["kind"] == TRAINING, "seconds"].sum(skipna=False))
     left = limit - best.seconds
     if not (training > 0 and left > 0):
@@ -99,6 +111,6 @@ def _larger(rung: Rung, needed: float) -> str:
     if not math.isfinite(needed):
         return f"A larger run, with images of {rung.side} px, does not fit into the memory here."
     minutes = math.ceil(needed / 60 / 10) * 10
-    told = (f"The next larger run, {rung.like} with images of {rung.side} px, would take about "
-            f"{duration(needed)}")
+    told = (f"The next larger run, with images of {rung.side} px and {counted(rung.seeds, 'repetition')} (as "
+            f"in {rung.like}), would take about {duration(needed)}")
     return f"{told}: --minutes {minutes}." if minutes <= MOST_MINUTES else f"{told} here: try a GPU."

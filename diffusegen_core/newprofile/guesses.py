@@ -25,6 +25,7 @@ NAMES = (
 FOLDERS = r"([^/]*\d[^/]*)/[^/]+$"
 FEWEST = 4  # patients; fewer matches are more likely hospitals or organs
 MOST_LABELS = 9
+IMAGENET = "imagenet"  # the usual input_range
 BACKBONES = ("mobilenet_v2", "resnet18", "resnet50", "efficientnet_b0", "mobilenet_v3_large")
 
 
@@ -72,13 +73,19 @@ def _path(pair: Pair, folder: Path) -> str:
     return pair.image.relative_to(folder).as_posix()
 
 
-def available(given: str | None, decoder: Sequence[int]) -> Weights:
-    """The networks whose weights are available: a file's, the libraries' own, or else small random ones.
+def available(given: str | None, decoder: Sequence[int], input_range: str = IMAGENET) -> Weights:
+    """The networks whose weights are available: a file's, which expect pixels of `input_range`, the
+    libraries' own, or else small random ones.
 
     UserError where a given file fits none of BACKBONES.
     """
     if given is not None:
-        return _of_file(given, decoder)
+        found = _of_file(given, decoder)
+        if input_range != IMAGENET:
+            for section in found.sections.values():
+                if section["weights"].value != weights.RANDOM:
+                    section["input_range"] = Line(input_range, "as --input-range says")
+        return found
     if _can(lambda: features.refuse_unfit(weights.PRETRAINED, features.load, BACKBONES[0],
                                           weights.PRETRAINED, "imagenet")):
         return _pretrained(decoder)

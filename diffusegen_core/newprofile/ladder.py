@@ -38,26 +38,28 @@ class Rung:
 DECODER = (64, 32, 16)
 LADDER = (
     Rung(side=32, base=32, mult=(1, 2), attention=16, images=2000, batch=8, lr=1e-3, sources=12, samples=2,
-         epochs=8, decoder=DECODER, seeds=1, filtered=False, like="a part of smoke"),
+         epochs=8, decoder=DECODER, seeds=1, filtered=False, like="a part of params/smoke.yaml"),
     Rung(side=32, base=32, mult=(1, 2), attention=16, images=3200, batch=8, lr=1e-3, sources=16, samples=2,
-         epochs=12, decoder=DECODER, seeds=3, filtered=False, like="smoke"),
+         epochs=12, decoder=DECODER, seeds=3, filtered=False, like="params/smoke.yaml"),
     Rung(side=48, base=32, mult=(1, 2, 2), attention=12, images=6000, batch=4, lr=5e-4, sources=24,
          samples=2, epochs=24, decoder=DECODER, seeds=3, filtered=False,
-         like="the middle of smoke and kvasir_cpu"),
+         like="the middle of params/smoke.yaml and params/kvasir_cpu.yaml"),
     Rung(side=64, base=64, mult=(1, 1, 2, 2), attention=16, images=8000, batch=2, lr=2e-4, sources=48,
-         samples=3, epochs=60, decoder=(128, *DECODER), seeds=3, filtered=True, like="kvasir_cpu", bf16=True),
-    Rung(side=64, base=64, mult=(1, 1, 2, 2), attention=16, images=24000, batch=2, lr=2e-4, sources=None,
-         samples=3, epochs=60, decoder=(128, *DECODER), seeds=5, filtered=True, like="kvasir_cpu, longer",
+         samples=3, epochs=60, decoder=(128, *DECODER), seeds=3, filtered=True, like="params/kvasir_cpu.yaml",
          bf16=True),
+    Rung(side=64, base=64, mult=(1, 1, 2, 2), attention=16, images=24000, batch=2, lr=2e-4, sources=None,
+         samples=3, epochs=60, decoder=(128, *DECODER), seeds=5, filtered=True,
+         like="params/kvasir_cpu.yaml, longer", bf16=True),
     Rung(side=128, base=128, mult=(1, 1, 2, 2, 4), attention=16, images=25000, batch=32, lr=2e-4,
          sources=None, samples=3, epochs=100, decoder=(256, 128, *DECODER), seeds=5, filtered=True,
-         like="one_gpu", bf16=True),
+         like="params/one_gpu.yaml", bf16=True),
     Rung(side=256, base=128, mult=(1, 1, 2, 2, 4, 4), attention=16, images=50000, batch=32, lr=1e-4,
          sources=None, samples=3, epochs=100, decoder=(256, 128, *DECODER), seeds=5, filtered=True,
-         like="one_gpu at the paper's image size", bf16=True),
+         like="params/one_gpu.yaml at the paper's image size", bf16=True),
 )
 PASSES = 400  # over each pair; with more, a model learns little but to repeat the pairs
 SMALL_SETS = 16, 32, 64, 128  # the paper's N
+APART = 0.75  # a smaller set has at most this share of the pairs of the last: nearer ones tell the same twice
 MOST_TESTS = 200  # most test images from a folder
 MEASURED = 64  # px at which benchmarks/learning.py and worth.py compared ways to train
 ALL = 2  # all pairs are painted into if they are at most so many times the rung's sources
@@ -68,7 +70,7 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
     smallest of k clusters, and `held` more that are held out."""
     images = min(rung.images, PASSES * smallest)
     sources = pairs if rung.sources is None or pairs <= ALL * rung.sources else rung.sources
-    small = [size for size in SMALL_SETS if size < sources]
+    small = [size for size in SMALL_SETS if size <= APART * sources]
     # Users want to know the gain over all their pairs: where all are painted into, they are the last set.
     sizes = [*(small if rung.side >= 128 else small[:1]), *([sources] if sources == pairs else small[1:2])]
     calls = 25

@@ -26,6 +26,7 @@ from diffusegen_core.store import files
 
 LISTED = 1.0  # seconds from which on a chapter's time is listed
 GIVEN = "as given by -p"
+UPRIGHT = 20.0  # degrees by which lesions in grey images may be turned
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def make(wish: Wish) -> New:
     seed = params.validate({"seed": changes["seed"]} if "seed" in changes else {}).seed
     data = firstlook.look(params.resolve(wish.source), globs, wish.patients, changes.get("data", {}), seed)
     decoder = LADDER[0].decoder
-    network = guesses.available(wish.weights, decoder)
+    network = guesses.available(wish.weights, decoder, wish.input_range)
     known = {name: line.value for name, line in network.sections["cluster"].items()}
     groups = (grouping.by_looks(data.settings, data.seen.report, data.held, Cluster(**known))
               if network.known else grouping.by_number(data.pairs))
@@ -97,6 +98,9 @@ def _sections(wish: Wish, data: Folder, network: Weights, groups: Grouping, rung
     cluster = {"k": Line(groups.k, groups.reason), "scan": Line(scan)}
     merged: Sections = {"": {"device": Line(wish.device), **rest.pop("")}, "data": _data_lines(data, rung),
                         "cluster": {**cluster, **network.sections["cluster"]}, **rest}
+    if data.settings.channels == 1:
+        merged["inpaint"] = {**rest["inpaint"], "turn": Line(
+            UPRIGHT, "degrees: grey images, as of ultrasound or CT, usually have an up and a down; 180: any")}
     for section in ("style", "evaluate", "segment"):
         merged[section] = {**rest[section], **network.sections[section]}
     return _together(lines.changed(merged, wish.changes or {}, GIVEN))

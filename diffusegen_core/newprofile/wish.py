@@ -22,6 +22,7 @@ class Wish:
     masks: str | None = None
     patients: str | None = None
     weights: str | None = None
+    input_range: str = "imagenet"
     changes: Mapping[str, Any] | None = None
     """Other parameters, in sections."""
 

@@ -2,7 +2,7 @@
 command. Nothing is written to the run."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,7 @@ from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.params import home
-from diffusegen_core.config.text import about, duration, size
+from diffusegen_core.config.text import about, counted, duration, size
 from diffusegen_core.parallel import progress
 from diffusegen_core.planning import pace, plan, probe, remaining
 from diffusegen_core.planning.flops import count
@@ -45,7 +45,8 @@ def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> It
     yield from run.changed_by_hand(verify)
     if put_by := aside.kept(run.folder):
         total = size(sum(one.bytes for one in put_by))
-        yield f"Set aside or unfinished: {len(put_by)} items, {total}; `diffusegen clean {shown}` lists them."
+        yield (f"Set aside or unfinished: {counted(len(put_by), 'item')}, {total}; "
+               f"`diffusegen clean {shown}` lists them.")
     to_do = set(table.index[table["status"].isin(TO_DO)])
     if to_do:
         yield _time(run, shown, bool(holder), seconds)
@@ -100,8 +101,14 @@ def _under_way(run: Run) -> str:
     """The running chapter and its progress. Without progress the chapter is not named: its page may be left
     over from a killed command."""
     told = "; ".join(map(progress.words, progress.posted(run.folder)))
-    pages = sorted((run.folder / "notebooks" / "running").glob("*.ipynb"), key=_changed) if told else []
-    return f"{pages[-1].stem}: {told}" if pages else told
+    page = _page(run) if told else ""
+    return f"{page}: {told}" if page else told
+
+
+def _page(run: Run) -> str:
+    """The page under way, as "02_train"; "" if there is none."""
+    pages = sorted((run.folder / "notebooks" / "running").glob("*.ipynb"), key=_changed)
+    return pages[-1].stem if pages else ""
 
 
 def _changed(path: Path) -> float:
@@ -128,12 +135,23 @@ def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
                     f"`diffusegen status {shown} --seconds 20` measures it again.")
     except UserError as error:
         return f"The time left cannot be estimated: {error}"
-    if rest.seconds is None:
-        return ("Left to make: time unknown, as too little is finished yet; "
-                f"`diffusegen status {shown} --seconds 20` measures this device.")
     levels = progress.posted(run.folder) if running else []
+    if rest.seconds is None:
+        if (left := _by_progress(run, rest, levels)) is not None:
+            return f"Left to make: {about(left)}, judged by the progress of what is under way."
+        measure = "" if running else f"; `diffusegen status {shown} --seconds 20` measures this device"
+        return f"Left to make: time unknown, as too little is finished yet{measure}."
     here = f"; of what is under way {about(levels[0]['left'])}" if levels and levels[0]["left"] else ""
     return f"Left to make: {about(rest.seconds)}, one item after the other{here}.{told}"
+
+
+def _by_progress(run: Run, rest: remaining.Ahead, levels: Sequence[progress.Level]) -> float | None:
+    """Seconds left by the pace of the running chapter alone; None if that is not known."""
+    now = next((name for name in rest.work if _page(run).endswith(f"_{name}")), None)
+    if now is None or not levels:
+        return None
+    chapters = list(rest.work)
+    return remaining.left(rest, chapters[chapters.index(now):], {}, float(levels[0]["elapsed"]), levels)
 
 
 def next_step(table: pd.DataFrame, shown: str, running: bool, book: bool) -> str:
