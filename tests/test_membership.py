@@ -143,6 +143,6 @@ def test_the_table_and_the_figure_tell_of_every_group(tested: tuple[Run, Members
 
 def test_models_of_windows_are_shown_the_first_window_of_each_pair(nano_run: Run) -> None:
     everything = windows.training(nano_run.workspace, nano_run.pairs, 2.0, 8)
-    shown = membership._shown(nano_run.params.seed, nano_run.pairs, (2.0, 8))
+    shown = membership._shown(nano_run.params.seed, nano_run.pairs, (2.0, 8, None))
     assert shown.names == everything.names[::windows.COPIES]
     np.testing.assert_array_equal(shown.images, everything.images[::windows.COPIES])

@@ -27,6 +27,7 @@ from diffusegen_core.config.sections import Evaluate
 from diffusegen_core.data import testsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import PairSet
+from diffusegen_core.data.planes import Chosen
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import copies, metrics
@@ -136,12 +137,13 @@ class Evaluated:
 
 
 def run(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings: Evaluate, dilate: int,
-        held_out: TestSet = NO_TEST, trained: Trained | None = None, data: Data | None = None) -> Evaluated:
+        held_out: TestSet = NO_TEST, trained: Trained | None = None, data: Data | None = None,
+        chosen: Chosen = None) -> Evaluated:
     """Judge Real and every data type of `sets`, in that order, unless already judged.
 
     `dilate` widens a mask to the region that was filled, as inpaint.dilate. `held_out` are real pairs that no
     model saw, `trained` the models that are tested for memory, and `data` holds the windows that they were
-    trained on. Raises UserError if the backbone or its weights cannot be had.
+    trained on, around the `chosen` classes. Raises UserError if the backbone or its weights cannot be had.
     """
     subjects = _subjects(ws, pairs, sets, settings, dilate, held_out.pairs)
     floors = _floors(subjects, sets, held_out.pairs, len(pairs))
@@ -158,7 +160,8 @@ def run(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], settings:
         fanout.run(distances.compare, [
             fanout.Item(one.data_type.name, ws, {"ws": ws, "subject": one, "count": n})
             for one, n in floors if one in lacking], "Comparing at equal numbers")
-    memory = membership.ask(ws, pairs, held_out.pairs, trained, data or Data(), settings.membership)
+    memory = membership.ask(ws, pairs, held_out.pairs, trained, data or Data(), settings.membership,
+                            chosen)
     return _result(ws, pairs, sets, settings, held_out, subjects, [one for one, _ in floors], memory)
 
 

@@ -20,6 +20,7 @@ from diffusegen_core.config import devices
 from diffusegen_core.config.data import Data
 from diffusegen_core.data import dataset, windows
 from diffusegen_core.data.dataset import Pairs
+from diffusegen_core.data.planes import Chosen
 from diffusegen_core.diffusion import checkpoints, origins, process
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.measures import memory
@@ -47,8 +48,8 @@ class Suspect:
     real: Path
     """The file of the training pairs."""
     held_out: Path
-    window: tuple[float, int] | None
-    """Size and pixels of the windows that it was trained on."""
+    window: tuple[float, int, Chosen] | None
+    """Size and pixels of the windows that it was trained on, and the classes that they lie around."""
     members: tuple[str, ...]
     """The names of the training pairs that it is tested on."""
     others: tuple[str, ...]
@@ -90,12 +91,13 @@ class Membership:
 
 
 def ask(ws: Workspace, pairs: Pairs, held_out: Pairs | None, trained: Trained | None, data: Data,
-        count: int | None) -> Membership | None:
+        count: int | None, chosen: Chosen = None) -> Membership | None:
     """Test the models that are not tested yet, on `count` pairs of each kind, or as many as there are.
 
-    None if there is no model to test, or there are too few pairs to test it on.
+    None if there is no model to test, or there are too few pairs to test it on. `chosen` are the classes that
+    windows lie around.
     """
-    suspects = list(_suspects(ws, pairs, held_out, trained, data, count))
+    suspects = list(_suspects(ws, pairs, held_out, trained, data, count, chosen))
     if not suspects:
         return None
     missing = [suspect for suspect in suspects if not suspect.artifact.made()]
@@ -158,10 +160,10 @@ def errors(diffusion: Diffusion, pairs: Pairs, seed: int) -> np.ndarray:
 
 
 def _suspects(ws: Workspace, pairs: Pairs, held_out: Pairs | None, trained: Trained | None, data: Data,
-              count: int | None) -> Iterator[Suspect]:
+              count: int | None, around: Chosen) -> Iterator[Suspect]:
     if not count or held_out is None or trained is None:
         return
-    window = (data.window, data.window_size) if data.window and data.window_size else None
+    window = (data.window, data.window_size, around) if data.window and data.window_size else None
     for group, models in ((CLUSTERS, trained.models), (FULL, [trained.full] if trained.full else [])):
         chosen = [_chosen(ws.seed, names, count) for names in
                   (_seen(models, pairs, window is not None), held_out.names)]
@@ -169,7 +171,8 @@ def _suspects(ws: Workspace, pairs: Pairs, held_out: Pairs | None, trained: Trai
             continue
         members, others = chosen
         for model in models:
-            recipe: Recipe = {"version": VERSION, "seed": ws.seed, "pairs": pairs.digest, "window": window,
+            recipe: Recipe = {"version": VERSION, "seed": ws.seed, "pairs": pairs.digest,
+                              "window": window and (window if around else window[:2]),
                               "held_out": held_out.digest, "model": model.sha256, "weights": trained.weights,
                               "members": members, "others": others}
             yield Suspect(group, model, trained.weights, pairs.stored, held_out.stored, window,
@@ -190,9 +193,12 @@ def _seen(models: list[TrainedModel], pairs: Pairs, windowed: bool) -> list[str]
     return [name for name, look in origins.fingerprints(pairs).items() if look in pixels]
 
 
-def _shown(seed: int, pairs: Pairs, window: tuple[float, int] | None) -> Pairs:
+def _shown(seed: int, pairs: Pairs, window: tuple[float, int, Chosen] | None) -> Pairs:
     """Pairs as a model sees them: the first training window of each, if it is trained on windows."""
-    return pairs if window is None else windows.drawn(seed, pairs, *window, copies=1)
+    if window is None:
+        return pairs
+    times, size, around = window
+    return windows.drawn(seed, pairs, times, size, copies=1, chosen=around)
 
 
 def _chosen(seed: int, names: list[str], count: int) -> list[str]:

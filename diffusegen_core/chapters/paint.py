@@ -197,8 +197,9 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
         free, anywhere = view * (1 - planes.shrunk(taken[None], (side, side))[0]), drawn.mask
         drawn = _placed(pairs, whole, free, seed, turn)[1] if free.any() else Drawn(free, "")
         if np.count_nonzero(drawn.mask) < ROOM * np.count_nonzero(anywhere):
-            raise UserError("What is to stay leaves too little room for such a lesion. Choose another size "
-                            "or position, or give a mask.")
+            share = np.count_nonzero(anywhere) / anywhere.size
+            raise UserError(f"What is to stay leaves too little room for a lesion of {share:.1%} of the "
+                            "picture there. Choose another size or position, or give a mask.")
     enlarged = masks.enlarged(drawn.mask, squared.shape[1::-1])[inner]
     if keep is not None:
         enlarged = enlarged * (keep == 0)

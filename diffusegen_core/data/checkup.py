@@ -34,7 +34,7 @@ from diffusegen_core.data.sequences import SEQUENCE
 
 OK, LOOK = "ok", "look"
 VALUES = "labels"  # the subject of the line that names the values of all masks
-SIZES = 64, 128, 256  # image sides at which vanishing regions are counted, beside data.image_size
+SIZES = 32, 64, 128, 256  # image sides at which vanishing regions are counted, beside data.image_size
 DARK = 8  # the brightest grey level of a picture that shows nothing
 STRETCHED = 1.2  # longer side over shorter, above which a picture is reported as not square
 STRIP = 1000  # images compared with all others at a time

@@ -16,6 +16,7 @@ from PIL import Image
 from diffusegen_core.config.sections import FULL_SIZE
 from diffusegen_core.data import dataset, fits, planes, regions
 from diffusegen_core.data.dataset import PAIRS, Pairs
+from diffusegen_core.data.planes import Chosen
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
@@ -142,27 +143,35 @@ def all_laid_back(images: np.ndarray, changed: np.ndarray, windows: Sequence[Win
     return np.where(filled[:, None] > 0, np.stack(whole), images)
 
 
-def training(ws: Workspace, pairs: Pairs, times: float | None, size: int | None) -> Pairs:
-    """What the models are trained on: COPIES windows of each pair, one after the other; or the pairs."""
+def training(ws: Workspace, pairs: Pairs, times: float | None, size: int | None,
+             chosen: Chosen = None) -> Pairs:
+    """What the models are trained on: COPIES windows of each pair, one after the other; or the pairs.
+
+    The windows lie around the `chosen` classes, as those do in which these are painted.
+    """
     if times is None or size is None:
         return pairs
     recipe: Recipe = {"version": version(pairs.planes.classes), "pairs": pairs.digest, "seed": ws.seed,
-                      "window": times, "window_size": size}
+                      "window": times, "window_size": size,
+                      **({} if chosen is None else {"classes": list(chosen)})}
     artifact = ws.artifact("windows", recipe)
     if not artifact.made():
         folder, start = artifact.begin(), time.monotonic()
-        windows = drawn(ws.seed, pairs, times, size)
+        windows = drawn(ws.seed, pairs, times, size, chosen=chosen)
         artifact.finish([dataset.write(folder, windows)], time.monotonic() - start, windows=len(windows))
     return dataset.read(artifact.file(PAIRS))
 
 
-def drawn(seed: int, pairs: Pairs, times: float, size: int, copies: int = COPIES) -> Pairs:
+def drawn(seed: int, pairs: Pairs, times: float, size: int, copies: int = COPIES,
+          chosen: Chosen = None) -> Pairs:
     """The first `copies` training windows of each pair, one after the other, NAME~0, NAME~1, ...; `times` and
-    `size` as data.window and data.window_size."""
+    `size` as data.window and data.window_size. A pair without a chosen class has them around the others."""
     names, images, masks = [], [], []
-    for name, image, mask in zip(pairs.names, pairs.images, planes.numbered(pairs.masks), strict=True):
+    numbers, wanted = (planes.numbered(of) for of in (pairs.masks, planes.only(pairs.masks, chosen)))
+    for name, image, mask, own in zip(pairs.names, pairs.images, numbers, wanted, strict=True):
         for copy in range(copies):
-            window = Window.around(mask, times, rng=seeds.rng(seed, "window", name, copy))
+            window = Window.around(own if own.any() else mask, times,
+                                   rng=seeds.rng(seed, "window", name, copy))
             shown, lesion = window.cut(image, mask, size, pairs.planes.classes)
             names.append(f"{name}{OF}{copy}")
             images.append(shown)

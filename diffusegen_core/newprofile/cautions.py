@@ -64,6 +64,10 @@ def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
                "one. If that is not known, treat all scores as too good.")
     elif data.held and (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
         yield f"The test images are of {counted(groups, data.kind)}: intervals for new patients will be wide."
+    if (largest := max(p.augment.sizes or [0])) < (train := data.kept(best.rung.side)[0]):
+        yield (f"Synthetic pairs are tried beside {largest} of the {train} pairs to train on, not beside "
+               f"all. -p inpaint.sources {train} -p augment.sizes '[{largest}, {train}]' tries both, and takes "
+               "longer.")
     if p.generators < GENERATORS and p.augment.generator_sees != "subset":
         yield ("Verdicts will rest on the pairs of one training, and those of another may differ by more "
                f"than the gain. -p generators {GENERATORS} tells, taking up to {GENERATORS} times as long.")
@@ -94,9 +98,10 @@ def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
         yield (f"Left out: {counted(len(out), 'pair')} with a lesion below {SMALL} pixels "
                f"at {side} px a side, which no network learns ({some([printable(name) for name in out])}).")
     elif p.data.min_area is None and (small := data.small(side)):
-        yield (f"The smallest lesions will not be learned: {counted(len(small), 'pair')} with a lesion below "
-               f"{SMALL} pixels at {side} px a side. -p data.window 2 -p data.window_size 32 lets models "
-               "look closer.")
+        what = "region of a class" if len(p.data.classes) > 1 else "lesion"
+        closer = "" if p.data.window else " -p data.window 2 -p data.window_size 32 lets models look closer."
+        yield (f"The smallest lesions will not be learned: {counted(len(small), 'pair')} with a {what} below "
+               f"{SMALL} pixels at {side} px a side.{closer}")
     if len(p.data.classes) > 1 and p.inpaint.classes is None:
         yield (f"All {len(p.data.classes)} classes are moved and repainted together. To paint one and "
                f"leave the others as they are: -p inpaint.classes '[{printable(p.data.classes[-1])}]'.")

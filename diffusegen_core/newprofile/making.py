@@ -1,6 +1,6 @@
 """`diffusegen new`: look at the data, time the device, and fit a run into the available time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -93,6 +93,8 @@ def _validated(file: Path, chosen: Sections) -> Params:
 
 def _sections(wish: Wish, data: Folder, network: Weights, groups: Grouping, rung: Rung) -> Sections:
     pairs, test = data.kept(rung.side)
+    if size := data.settings.window_size:  # the models' own: attention stays at the same level
+        rung = replace(rung, attention=max(1, size * rung.attention // rung.side))
     rest = ladder.sections(rung, pairs, test, groups.k, min(groups.smallest, pairs))
     scan = [k for k in range(2, 9) if k < pairs // 2] or [2]
     cluster = {"k": Line(groups.k, groups.reason), "scan": Line(scan)}
