@@ -9,7 +9,6 @@ import typer
 from diffusegen_core.cli_params import Overrides, changes_of
 from diffusegen_core.config.errors import UserError, printable
 
-InputRange = Literal["imagenet", "symmetric"]
 LEAST, MOST = 1.0, 10_000.0  # minutes; MOST as newprofile.fitting.MOST_MINUTES
 
 
@@ -31,7 +30,7 @@ def new(
     weights: Annotated[str | None, typer.Option(
         metavar="FILE", help="Weights of torchvision's mobilenet_v2 or the like, where none can be "
                              "downloaded; book/data.md has their addresses.")] = None,
-    input_range: Annotated[InputRange, typer.Option(
+    input_range: Annotated[Literal["imagenet", "symmetric"], typer.Option(
         help="The pixels that a file of --weights expects: by ImageNet's mean and deviation, or from -1 to "
              "1.")] = "imagenet",
 ) -> None:

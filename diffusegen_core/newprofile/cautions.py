@@ -66,8 +66,8 @@ def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
         yield f"The test images are of {counted(groups, data.kind)}: intervals for new patients will be wide."
     if (largest := max(p.augment.sizes or [0])) < (train := data.kept(best.rung.side)[0]):
         yield (f"Synthetic pairs are tried beside {largest} of the {train} pairs to train on, not beside "
-               f"all. -p inpaint.sources {train} -p augment.sizes '[{largest}, {train}]' tries both, and takes "
-               "longer.")
+               f"all. -p inpaint.sources {train} -p augment.sizes '[{largest}, {train}]' tries both, and "
+               "takes longer.")
     if p.generators < GENERATORS and p.augment.generator_sees != "subset":
         yield ("Verdicts will rest on the pairs of one training, and those of another may differ by more "
                f"than the gain. -p generators {GENERATORS} tells, taking up to {GENERATORS} times as long.")

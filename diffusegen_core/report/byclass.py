@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pandas as pd
 
-from diffusegen_core.data.types import DataType
+from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.measures import overlap
 from diffusegen_core.report import recommendation
 from diffusegen_core.report.comparisons import Comparison
 from diffusegen_core.report.naming import mixing, named
 from diffusegen_core.report.segment_tables import with_interval
-from diffusegen_core.report.tables import Table, escaped, show
+from diffusegen_core.report.tables import Table, show
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation.trials import Tested
 
@@ -29,14 +29,16 @@ def table(run: Run, name: str = "front-classes") -> Table | None:
     rows = []
     for place, (called, column) in enumerate(zip(classes, overlap.of_classes(len(classes)), strict=True)):
         shown = _showing(result, tried[0].test_set, place)
-        rows.append({"class": escaped(called), "test images": str(shown["image"].nunique()),
+        alone = shown.loc[(shown["data_type"] == REAL.name) & (shown["size"] == size), column].mean()
+        rows.append({"class": called, "test images": str(shown["image"].nunique()),
+                     "Dice, real pairs alone": "" if pd.isna(alone) else f"{alone:.3f}",
                      **{named(DataType.parse(one.first.data_type)): _gain(run, result, shown, one, column)
                         for one in tried}})
     return show(pd.DataFrame(rows), name, (
-        f"The gain in the Dice of each class over {size} real pairs alone, over the test images that show "
-        f"the class, with 95 % intervals. In the other sets, {mixing(run.params.augment)}. The sentence "
-        "above is about the mean over the classes and over all images, where a class that is "
-        "neither present nor predicted counts as 1."))
+        f"The Dice of each class with {size} real pairs alone, over the test images that show the class, and "
+        "the gain over it, with 95 % intervals. A class with a Dice near 0 was not learned at all. In the "
+        f"other sets, {mixing(run.params.augment)}. The sentence above is about the mean over the classes "
+        "and over all images, where a class that is neither present nor predicted counts as 1."))
 
 
 def _showing(result: Tested, test_set: str, place: int) -> pd.DataFrame:
@@ -53,4 +55,4 @@ def _gain(run: Run, result: Tested, shown: pd.DataFrame, one: Comparison, column
     found = recommendation.judged(result, shown, asked, run.params)
     numbers = "" if pd.isna(found.difference) else (
         f"{with_interval(found.difference, found.low, found.high, one.claim.digits)}: ")
-    return escaped(f"{numbers}{found.words}")
+    return f"{numbers}{found.words}"

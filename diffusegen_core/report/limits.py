@@ -22,7 +22,7 @@ from diffusegen_core.report.rule import (
 RESEMBLED = {"phantom": "colonoscopy", "phantom-ultrasound": "ultrasound", "phantom-slices": "CT"}
 POLYP = "polyp"  # the objects for which there are other data sets to test on
 SUBSET = "subset"  # a value of augment.generator_sees
-ANY_ANGLE = 180  # degrees, as segment.rotate
+ANY_ANGLE = 180  # degrees, as segment.rotate and inpaint.turn
 
 
 def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = None) -> Iterator[str]:
@@ -51,12 +51,14 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
         told = " and ".join(filter(None, [", ".join(knew[:-1]), knew[-1]]))
         yield (f"In small sets (chapter 7) {told} drew on all pairs of the run, more than a user with so "
                "few pairs has (`augment.generator_sees: subset`).")
-    if networks and (turned := _turned(p)) and not (p.segment.augment and p.segment.rotate == ANY_ANGLE):
+    turn = p.inpaint.turn
+    if networks and (turned := _turned(p)) and turn and not (p.segment.augment and p.segment.rotate >= turn):
         real = ("not augmented (`segment.augment: false`)" if not p.segment.augment else
                 f"turned by up to {p.segment.rotate:g} degrees" if p.segment.rotate else
                 "augmented as in the paper by mirroring, shifts and scale, without any rotation")
-        mend = f" (`segment.rotate: {ANY_ANGLE}` turns all training images)" if p.segment.augment else ""
-        yield (f"{turned} objects are turned by any angle, and real pairs are {real}: a gain over Real may "
+        mend = f" (`segment.rotate: {turn:g}` turns all training images)" if p.segment.augment else ""
+        angle = "any angle" if turn == ANY_ANGLE else f"up to {turn:g} degrees"
+        yield (f"{turned} objects are turned by {angle}, and real pairs are {real}: a gain over Real may "
                f"be no more than turned real pairs would give{mend}.")
     if networks:
         yield from _of_networks(p, min(section.seeds for section in networks))
