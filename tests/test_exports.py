@@ -315,9 +315,23 @@ def test_the_card_tells_the_gain_of_each_exported_type(evaluated: Path, own: Pat
 def test_held_out_pairs_are_refused_where_they_have_no_place(evaluated: Path, tmp_path: Path):
     with pytest.raises(UserError, match=r"A plain folder has no splits"):
         export(Run.open(evaluated), "folder", tmp_path / "out", held_out=True)
-    with pytest.raises(UserError, match="Held-out pairs are at the run's size"):
+    with pytest.raises(UserError, match="has no native size"):
         export(Run.open(evaluated), "coco", tmp_path / "out", held_out=True, native=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_held_out_pairs_get_the_size_of_their_own_files(evaluated: Path, tmp_path: Path):
+    shutil.copytree(evaluated, tmp_path / "run")
+    run = Run(Run.open(evaluated).params.model_copy(update={"run_dir": str(tmp_path / "run")}))
+    test = next(iter(run.tests.values()))
+    for folder, names in ((run.folder / "data", run.pairs.names),
+                          (run.folder / "tests" / test.name, test.pairs.names)):
+        folder.mkdir(exist_ok=True)
+        (folder / "sizes.json").write_text(json.dumps({name: [40, 50] for name in names}))
+    chosen = choosing.choose(run, ["2-Diff"], native=True, held_out=True)
+    held = chosen.of(TEST)[0]
+    image, mask = chosen.read(held)
+    assert (image.shape[1:], mask.shape[1:]) == ((40, 50), (40, 50))
 
 
 # ---- names

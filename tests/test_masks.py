@@ -1,5 +1,7 @@
 """Masks for lesions to paint: where tissue is seen, and how a mask is changed and placed."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -105,6 +107,27 @@ def test_masks_are_placed_all_over_the_view_and_vary_in_shape():
     assert middles.min(axis=0).max() < 25
     assert middles.max(axis=0).min() > 38
     assert len({one.mask.tobytes() for one in drawn}) == len({one.change for one in drawn}) == 60
+
+
+@pytest.mark.parametrize("turn", [0.0, 20.0])
+def test_a_limit_keeps_masks_upright(turn: float):
+    view, bar = np.ones((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
+    bar[30:34, 10:40] = 1
+    for seed in range(30):
+        for drawn in (masks.varied(bar, view, np.random.default_rng(seed), turn),
+                      masks.moved(bar, view, np.random.default_rng(seed), turn),
+                      masks.alike(bar, masks.Like(0.03, 0.5, 0.5), view, np.random.default_rng(seed), turn)):
+            angle = float(re.search(r"turned by (-?\d+) degrees", drawn.change)[1])
+            assert abs(angle) <= turn
+            assert np.ptp(np.nonzero(drawn.mask)[1]) > np.ptp(np.nonzero(drawn.mask)[0])
+
+
+def test_words_for_sizes_are_about_the_lesions_that_there_are():
+    areas, square = np.linspace(0.01, 0.11, 11), (40, 40)
+    of = {word: masks.Like.parse(f"{word},centre").within((20, 40), square, areas).area
+          for word in masks.SIZES}
+    assert of == pytest.approx({"small": 0.02, "medium": 0.06, "large": 0.1})
+    assert masks.Like(0.1, 0.5, 0.5).within((20, 40), square, areas).area == pytest.approx(0.05)
 
 
 def test_a_mask_depends_on_its_generator_alone():

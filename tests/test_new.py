@@ -138,7 +138,7 @@ def test_time_that_is_left_goes_into_training_and_the_next_size_is_told(
     assert p.data.image_size == 48
     assert 1.25 * 6000 < p.train.images <= ladder.PASSES * 28
     assert p.train.images % 100 == 0
-    assert made.best.larger.startswith("The next larger run, kvasir_cpu with images of 64 px, would take ")
+    assert made.best.larger.startswith("The next larger run, with images of 64 px and 3 repetitions (as in ")
     assert made.best.larger.endswith("--minutes 10.")
     assert made.best.larger in making.text(made)
     assert making.make(Wish(pairs, 5.4)).best.rung in ladder.LADDER
@@ -279,6 +279,9 @@ def test_weights_of_a_file_are_used_where_they_fit_and_refused_where_they_do_not
     assert found.sections["cluster"]["backbone"].value == "resnet18"
     assert found.sections["segment"]["weights"].value == str(tmp_path / "own.pth")
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
+    other = guesses.available(str(tmp_path / "own.pth"), (64, 32, 16), "symmetric").sections
+    assert {other[name]["input_range"].value for name in ("cluster", "style", "evaluate", "segment")} == {
+        "symmetric"}
     with pytest.raises(UserError, match=r"fit none of the backbones resnet18\. Leave it out"):
         guesses.available(str(tmp_path / "other.pth"), (64, 32, 16))
 
@@ -377,6 +380,22 @@ def test_with_time_to_spare_three_generators_are_trained(checkout, pairs, monkey
     monkeypatch.setattr(plan, "make", make)
     chosen = [making.make(Wish(pairs, minutes)).params for minutes in (6.9, 9.0, 16.0)]
     assert [(p.data.image_size, p.generators) for p in chosen] == [(48, 1), (64, 1), (64, 3)]
+
+
+def test_repetitions_for_a_verdict_come_before_generators(checkout, pairs, monkeypatch, offline):
+    def make(p: Params, seconds: float) -> Plan:
+        minutes = p.generators * p.augment.seeds * (1 if p.data.image_size == 32 else 9)
+        return Plan(pd.DataFrame({
+            "chapter": ["train"], "kind": ["training"], "flop": [minutes], "seconds": [60 * minutes],
+            "items": 1, "images": 1, "disk": 0, "largest": 0.0, "temporary": 0}), p.profile, 32, "", None,
+            "a device")
+    monkeypatch.setattr(plan, "make", make)
+    monkeypatch.setattr(ladder, "LADDER", (ladder.LADDER[0], ladder.LADDER[2]))
+    monkeypatch.setattr(making, "LADDER", ladder.LADDER)
+    made = [making.make(Wish(pairs, minutes)) for minutes in (5.5, 6.5, 12.5)]
+    assert [(one.params.augment.seeds, one.params.generators) for one in made] == [(1, 1), (3, 1), (3, 3)]
+    assert ("With -p segment.seeds 3 -p augment.seeds 3 there can be one, and the run takes about 6 min"
+            in "\n".join(made[0].limits))
 
 
 def test_every_size_of_run_is_possible_and_few_pairs_lessen_it():

@@ -21,7 +21,7 @@ from diffusegen_core.cli import app
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import checkup, fits, masks, phantom, regions
-from diffusegen_core.data.masks import Like
+from diffusegen_core.data.masks import SIZES, Like
 from diffusegen_core.run import Run
 from diffusegen_core.store import files
 
@@ -226,10 +226,12 @@ def test_removal_paints_an_empty_mask_over_the_lesion(run: Run):
 
 
 @pytest.mark.parametrize(("text", "area", "x", "y"), [
-    ("small,top-left", 0.04, 0.3, 0.3), ("0.1,centre", 0.1, 0.5, 0.5), ("0.08,0.6:0.4", 0.08, 0.6, 0.4),
-    ("small,bottom-right", 0.04, 0.7, 0.7)])
-def test_a_size_and_a_position_are_met(run: Run, text: str, area: float, x: float, y: float):
+    ("small,top-left", "small", 0.3, 0.3), ("0.1,centre", 0.1, 0.5, 0.5), ("0.08,0.6:0.4", 0.08, 0.6, 0.4),
+    ("medium,bottom-right", "medium", 0.7, 0.7)])
+def test_a_size_and_a_position_are_met(run: Run, text: str, area: float | str, x: float, y: float):
     assert Like.parse(text) == Like(area, x, y)
+    if isinstance(area, str):
+        area = np.quantile(run.pairs.masks[:, 0].mean(axis=(1, 2)), SIZES[area])
     image = np.full((128, 128, 3), (180, 110, 90), np.uint8)  # tissue all over
     masks = [one.mask for one in run.paint(image, like=text, n=4)]
     assert np.mean([mask.mean() for mask in masks]) == pytest.approx(area, rel=0.4)  # of a model of 16 px

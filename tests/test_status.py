@@ -91,6 +91,17 @@ def test_where_nothing_is_made_the_device_can_be_measured_and_that_is_remembered
     assert later.startswith("Left to make: about 4 min, one item after the other. This is based on an ")
 
 
+def test_before_anything_is_finished_the_progress_of_the_first_chapter_tells_the_time_left(
+        nano_run: Run, tmp_path: Path):
+    fresh = Run(nano_run.params.model_copy(update={"run_dir": str(tmp_path / "fresh")}))
+    files.write_text(fresh.folder / "notebooks" / "running" / "07_augment_small.ipynb", "")
+    rest = remaining.Ahead({"train": 80.0, "segment": 15.0, "augment": 20.0}, None)
+    level = {"title": "Networks", "share": 0.25, "elapsed": 100.0, "left": 300.0, "note": ""}
+    assert status._by_progress(fresh, rest, [level]) == pytest.approx(300 + remaining.OPENING, abs=1)
+    assert status._by_progress(fresh, rest, []) is None
+    assert status._by_progress(nano_run, rest, [level]) is None, "no page is under way"
+
+
 def test_a_run_at_work_tells_its_process_its_chapter_and_what_is_under_way(nano_run: Run, tmp_path: Path):
     shutil.rmtree(nano_run.folder / "augment")
     files.write_text(nano_run.folder / "notebooks" / "running" / "07_augment_small.ipynb", "")

@@ -1,6 +1,7 @@
 """Windows around lesions: squares within the picture, laid back into it, and models that see nothing else."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from diffusegen_core.chapters.spots import Spot
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import pairsets, phantom, regions
+from diffusegen_core.data import dataset, pairsets, phantom, regions, windows
 from diffusegen_core.data.types import DataType
 from diffusegen_core.data.windows import COPIES, Window
 from diffusegen_core.diffusion import origins
@@ -162,6 +163,29 @@ def test_a_model_tells_which_pictures_it_has_seen_and_is_adopted_with_other_wind
         "train.checkpoints": str(tmp_path / "given")})))
     with pytest.raises(UserError, match="images"):
         strange.make("train")
+
+
+def test_windows_lie_around_the_classes_that_are_painted(tmp_path: Path):
+    masks = np.zeros((2, 2, 64, 64), np.uint8)
+    masks[:, 0, 5:60, 5:60] = 1
+    masks[0, 1, 30:36, 20:26], masks[0, 0, 30:36, 20:26] = 1, 0
+    pairs = dataset.gather(["with", "without"], np.zeros((2, 1, 64, 64), np.uint8), masks)
+    near, far = (windows.drawn(0, pairs, 2.0, 16, chosen=chosen) for chosen in ((1,), None))
+    shares = [one.masks[:COPIES, 1].mean() for one in (near, far)]
+    assert shares[0] > 10 * shares[1]
+    assert np.array_equal(near.masks[COPIES:], far.masks[COPIES:]), "around what there is"
+
+
+def test_bars_of_padded_pictures_stay(tmp_path: Path):
+    wide = dataset.gather(["wide", "square"], np.full((2, 3, 16, 16), 9, np.uint8),
+                          np.ones((2, 1, 16, 16), np.uint8))
+    wide.images[0, :, [0, 1, 2, 3, 12, 13, 14, 15]] = 0
+    pictures = replace(wide, padded={"wide": (50, 100)})
+    kept = windows.bars_kept(np.full((2, 3, 16, 16), 200, np.uint8), pictures)
+    assert not kept[0, :, :4].any()
+    assert not kept[0, :, 12:].any()
+    assert (kept[0, :, 4:12] == 200).all()
+    assert (kept[1] == 200).all()
 
 
 def test_the_algorithms_are_shown_at_the_models_size(run: Run):

@@ -147,7 +147,8 @@ def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
 
 def _by_progress(run: Run, rest: remaining.Ahead, levels: Sequence[progress.Level]) -> float | None:
     """Seconds left by the pace of the running chapter alone; None if that is not known."""
-    now = next((name for name in rest.work if _page(run).endswith(f"_{name}")), None)
+    page = _page(run)
+    now = next((name for name in rest.work if page[2:].startswith(f"_{name}")), None)
     if now is None or not levels:
         return None
     chapters = list(rest.work)
