@@ -365,7 +365,7 @@ def test_what_is_held_out_is_what_a_run_holds_out(checkout, tmp_path, timed, off
 
 def test_the_share_that_is_enough_is_one_of_whole_patients(pairs):
     data = firstlook.look(pairs, {}, r"^(pat[0-9]+)_", {})
-    share, left = data.enough()
+    share, left = data.enough(64)
     settings = data.settings.model_copy(update={"holdout": share})
     assert len(patients.split(data.listed, settings, 0)[1]) == 40 - left == 20
 
@@ -441,7 +441,8 @@ def test_the_limits_tell_the_gain_that_seeds_and_generators_can_find(seeds: int,
     p = params.validate({"generators": generators, "segment": {"seeds": seeds},
                          "augment": {"seeds": seeds, "generator_sees": sees}})
     data = SimpleNamespace(held=["a"], kept=lambda side: (100, 36), patients={"a": "1"}, kind="patient")
-    found = [line for line in cautions._of_tests(p, data) if "Gains in Dice" in line]
+    best = SimpleNamespace(rung=ladder.LADDER[0], repeated=float("nan"))
+    found = [line for line in cautions._of_tests(p, data, best) if "Gains in Dice" in line]
     assert len(found) == bool(told)
     assert not told or told in found[0]
 
