@@ -33,6 +33,7 @@ from diffusegen_core.report import (
     filtering,
     keynumbers,
     limits,
+    opening,
     segment_details,
     segment_tables,
     tables,
@@ -139,7 +140,7 @@ def page(run: Run, subset: Run | None, wall: dict[str, Any], noise: list[Pairs])
         *(["## Generators that saw a small set alone", SUBSET, *small_alone(subset)] if subset else []),
         "## Verdicts", verdict_tables.overall(run, verdicts),
         "## What this run cannot say",
-        "\n".join(f"- {line}" for line in limits.of(run.params, pairs=run.pairs))]
+        "\n".join(f"- {line}" for line in limits.of(run.params, pairs=run.pairs, tests=opening.tests(run)))]
     return "\n\n".join(labelled(parts)) + "\n"
 
 

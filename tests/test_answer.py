@@ -133,6 +133,23 @@ def test_of_several_painted_types_the_one_that_shows_most_is_told_and_how_it_was
     assert told.endswith(" if the pairs of a source count as one; the most suspect of 2 painted types")
 
 
+def test_of_types_with_the_same_difference_the_one_with_more_flagged_pairs_is_the_most_suspect() -> None:
+    kinds = [DataType.parse("1-Paint"), DataType.parse("1-Styled-Paint")]
+    rows = {kind.name: {"images": 24, "either": hits, "by chance": chance / 24, "null": 24}
+            for kind, hits, chance in zip(kinds, (0, 1), (2, 3), strict=True)}
+    audit = pd.DataFrame([{"data type": kind.name, "source": str(i % 12)}
+                          for kind in kinds for i in range(24)])
+    found = SimpleNamespace(types=kinds, audit=audit, copies=pd.DataFrame(rows).T)
+    assert answer.copied(found, PLAIN).basis.startswith("1 of 24 painted and styled pairs (1-Styled-Paint)")
+    few = {**rows, "1-Paint": {"images": 4, "either": 1, "by chance": 0.0, "null": 24},
+           "1-Styled-Paint": {"images": 24, "either": 5, "by chance": 0.0, "null": 24}}
+    found = SimpleNamespace(types=kinds, copies=pd.DataFrame(few).T, audit=pd.concat([
+        audit[:4].assign(source=list("0011")), audit[24:].assign(source=[str(i) for i in range(24)])]))
+    told = answer.copied(found, PLAIN)
+    assert told.basis.startswith("5 of 24"), "an interval above 0 counts more than a larger difference"
+    assert answer.difference(5, 24, 0, 24)[0] > 0 > answer.difference(1, 4, 0, 24, 2)[0]
+
+
 def test_the_interval_of_two_shares_is_newcombes() -> None:
     # Newcombe 1998, Table II, example (a), method 10.
     assert answer.difference(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
@@ -196,7 +213,8 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     partial = Run.open(nano_run.folder)
     assert [one.question for one in answer.questions(partial)] == ["What do they cost?"]
     lacking, *_ = answer.missing(partial, [])
-    assert lacking == "Chapters 5 to 7 are not made. Next: `diffusegen run params.yaml` in the folder run."
+    assert lacking == ("Chapters 5 to 7 are not made. Next: `diffusegen run params.yaml` in the folder run. "
+                       "The command that began this run, without `--to`, does the same.")
     assert list(keynumbers.table(partial).frame) == ["pairs", "time per pair"]
     verdicts = claims.of(partial)
     caption = answer.table(partial, verdicts=verdicts).caption
@@ -263,7 +281,7 @@ def test_the_front_page_of_a_run_that_was_stopped(nano_run: Run, monkeypatch: py
         shutil.rmtree(nano_run.folder / part, ignore_errors=True)
     monkeypatch.chdir(nano_run.folder.parent)
     page = opening.page(Run.open("run"))
-    next_one = f"{chapters} not made. Next: `diffusegen run run/params.yaml`."
+    next_one = f"{chapters} not made. Next: `diffusegen run run/params.yaml`. {unfinished.AGAIN}"
     assert "This part is not here" not in page
     section = page.partition("## What this run cannot say")[2].partition("## How to cite")[0]
     lines = section.strip().splitlines()
@@ -382,6 +400,26 @@ def test_the_limits_follow_from_the_parameters(tmp_path: Path, sections: dict, g
     assert len(lines) == len(told)
 
 
+def test_the_smallest_gain_that_can_be_told_is_a_limit_as_new_says_it() -> None:
+    p = params.validate({"segment": {"seeds": 3}, "augment": {"seeds": 3}})
+    line, = [one for one in limits.of(p, tests=limits.Tests(36, "")) if "from chance" in one]
+    assert line == ("Gains in Dice below about 0.14 cannot be told from chance, with 36 test images and 3 "
+                    "repetitions.")
+    line, = [one for one in limits.of(p, tests=limits.Tests(36, "patient")) if "from chance" in one]
+    assert line.endswith(" Several of these images are of one patient, so the limit is higher.")
+    assert not [one for one in limits.of(p) if "from chance" in one]
+    assert not [one for one in limits.of(p, {"train"}, tests=limits.Tests(36, "")) if "from chance" in one]
+
+
+@pytest.mark.parametrize(("seeds", "told"), [
+    ((3, 3), "The segmentation networks were trained with 3 seeds"),
+    ((3, 5), "The segmentation networks of chapter 6 were trained with 3 seeds"),
+    ((5, 2), "The segmentation networks of chapter 7 were trained with 2 seeds")])
+def test_which_networks_have_few_seeds_is_said(seeds: tuple[int, int], told: str) -> None:
+    line, = lines_with("were trained with", segment={"seeds": seeds[0]}, augment={"seeds": seeds[1]})
+    assert line.startswith(told)
+
+
 def lines_with(word: str, **sections: dict) -> list[str]:
     return [line for line in limits.of(params.validate(sections)) if word in line]
 
@@ -452,7 +490,8 @@ def sets_of(means: dict[str, float], **sections: dict) -> SimpleNamespace:
     """A run of planted small sets, "TYPE/SIZE/RATIO", with nothing else but networks on pairs alone."""
     images = results(means, "augment", tests=("HyperKvasir",), seeds=5)
     tests = [SimpleNamespace(name="HyperKvasir", groups=None, pairs=[])]
-    made = {"augment": SimpleNamespace(images=images, tests=tests, complete=True), "data": range(90)}
+    small = SimpleNamespace(images=images, runs=images, tests=tests, complete=True)
+    made = {"augment": small, "data": range(90)}
     return SimpleNamespace(params=params.validate(sections), finished=made.get)
 
 
@@ -468,12 +507,12 @@ def test_the_first_answers_are_of_the_largest_set_as_the_advice_above_them_is(
     told = {one.question: one for one in answer.questions(run, claims.judge(images, 300, 0))}
     alone, pasting = told["Better than real pairs alone?"], told["Better than pasting?"]
     assert alone.verdict == "better than real pairs alone, for these pairs"
-    assert alone.basis.startswith("90 real pairs, about half of those trained on joined by 3 painted and "
-                                  "styled pairs (2-Styled-Paint) each, against the 90 alone: +0.100")
+    assert alone.basis.startswith("training on 90 real pairs, with 3 painted and styled pairs "
+                                  "(2-Styled-Paint) added for each of about half of them, against the 90 alone: +0.100")
     assert "; the same verdict on both comparisons (differences from +0.1" in alone.basis, "16 pairs as well"
     assert pasting.verdict == "better than pasting, for these pairs", "and not the worst of both sizes"
-    assert pasting.basis.startswith("90 real pairs, ")
-    assert "; the other comparisons: 1 worse than pasting (differences from -0.1" in pasting.basis
+    assert pasting.basis.startswith("training on 90 real pairs, ")
+    assert "; the other comparisons: 1 worse than pasting with fewer real pairs (" in pasting.basis
     assert recommendation.of(run).startswith("**On these data (all 90 real pairs): painted pairs help more")
     small = claims.overall(claims.judge(images, 300, 0))[paperclaims.PASTING]
     assert small == rule.REFUTED, "chapter 8 still asks for all comparisons"
@@ -485,7 +524,32 @@ def test_what_networks_on_pairs_alone_say_of_pasting_stands_beside_the_largest_s
     smaller = verdict(-0.06, -0.02, claim=paperclaims.PASTING)
     one = answer.compared("pasting", [alone, smaller], PLAIN, sized)
     assert one.verdict == "better than pasting, for these pairs"
-    assert "; the other comparisons: 1 worse than pasting (" in one.basis, "the smaller one is in `sized`"
+    assert ("; the other comparisons: 1 worse than pasting when training on such pairs alone (" in one.basis
+            ), "the smaller one is in `sized`"
+    small = replace(alone, chapter="augment", claim=paperclaims.PARTLY)
+    both = answer.compared("the GAN", [replace(small, verdict=UNDECIDED), alone, small], PLAIN)
+    assert both.verdict == "worse than the GAN in 2 of 3 comparisons, for these pairs"
+    assert "; the other comparisons: 1 undecided in small sets of real pairs" in both.basis
+
+
+def test_the_gains_say_which_pairs_were_not_tried_and_why_real_pairs_have_two_values(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    run = sets_of({"Real/16/": 0.4, "2-Styled-Paint/16/3": 0.5})
+    pairs = results({"Real-1": 0.5, "2-Paint-1": 0.3, "2-Styled-Paint-1": 0.4}, tests=("HyperKvasir",))
+    made = {"augment": run.finished("augment"), "segment": SimpleNamespace(
+        images=pairs, runs=pairs, tests=run.finished("augment").tests, complete=True)}
+    monkeypatch.setattr(cost, "spent", lambda run: [])
+    table = keynumbers.table(SimpleNamespace(params=run.params, finished=made.get))
+    gains = table.frame.set_index("pairs")["gain over 16 real pairs"]
+    assert gains["painted pairs (2-Paint)"] == keynumbers.NOT_TRIED
+    assert gains["real pairs (Real)"].endswith("] alone, trained anew")
+    assert gains["painted and styled pairs (2-Styled-Paint)"].startswith("+0.1")
+    assert " Not tried: chapter 7 was not asked for these pairs (`augment.types`)." in table.caption
+    assert keynumbers.ANEW in table.caption
+    assert "Dice is polyp Dice on HyperKvasir." in table.caption
+    small = keynumbers.table(run)
+    assert not [words for words in (keynumbers.ANEW, "Not tried") if words in small.caption]
+    assert small.frame["gain over 16 real pairs"][0].endswith("] alone")
 
 
 def test_more_real_pairs_have_a_row_of_their_own() -> None:

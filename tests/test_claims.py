@@ -11,7 +11,7 @@ from diffusegen_core.config.sections import Augment
 from diffusegen_core.data import sequences
 from diffusegen_core.data.types import DataType
 from diffusegen_core.measures.intervals import Interval
-from diffusegen_core.report import claims, comparisons, naming, rule
+from diffusegen_core.report import claims, comparisons, naming, rule, verdict_tables
 from diffusegen_core.report import paperclaims as paper
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
@@ -468,36 +468,56 @@ def test_a_verdict_on_pasted_pairs_is_for_these_and_speaks_of_no_generator():
 # ---- in words
 
 
+def test_test_sets_are_named_in_sentences_by_what_they_are() -> None:
+    assert list(map(naming.on_test, ("Held out", "Phantom", "CVC-ClinicDB"))) == [
+        "the held-out pairs", "the held-out phantoms", "CVC-ClinicDB"]
+
+
+def test_a_claim_on_both_chapters_says_which_of_its_comparisons_came_out_how() -> None:
+    small = results({"20-Styled-Diff/16/2": 0.6, "Paste/16/2": 0.5}, "augment")
+    both = of_claim(pd.concat([results({**GOOD, "Paste-3": 0.9}), small]), paper.PASTING)
+    row, = verdict_tables.summary(both)
+    assert (row["verdict on this run"].partition(" for")[0], row["comparisons"]) == (
+        REFUTED, "1 supported (small sets), 1 refuted (pairs alone)")
+    assert "networks trained on such pairs alone, and on small real sets with them" in row["claim"]
+    assert verdict_tables.summary(both[:1])[0]["comparisons"] == "1 refuted"
+
+
 @pytest.mark.parametrize(("frame", "claim", "told"), [
     (results(GOOD), paper.SYNTHETIC,
      "training on painted and styled pairs (20-Styled-Diff, 3 of each source) alone against pairs of the GAN "
      "(GAN, 3 of each source)"),
     (results({"Real/16/": 0.4, "20-Styled-Diff/16/3": 0.6}, "augment"), paper.SMALL,
-     "16 real pairs, about half of those trained on replaced by 3 painted and styled pairs (20-Styled-Diff) "
-     "each, against the 16 alone"),
+     "training on 16 real pairs, with each of about half of them replaced by 3 painted and styled pairs "
+     "(20-Styled-Diff), against the 16 alone"),
     (results({"Paste/16/3": 0.4, "20-Styled-Diff/16/3": 0.6}, "augment"), paper.PASTING,
-     "16 real pairs, about half of those trained on replaced by 3 painted and styled pairs (20-Styled-Diff) "
-     "each, against the same with pasted pairs (Paste)")])
+     "training on 16 real pairs, with each of about half of them replaced by 3 painted and styled pairs "
+     "(20-Styled-Diff), against the same with pasted pairs (Paste)")])
 def test_a_comparison_is_told_to_who_does_not_know_the_names(frame: pd.DataFrame, claim: Claim, told: str):
     assert of_claim(frame, claim)[0].in_words == told
 
 
 @pytest.mark.parametrize(("alpha", "rule", "words", "caption"), [
-    (0.5, "replace", "16 real pairs, about half of those trained on replaced by 3 pasted pairs (Paste) each",
+    (0.5, "replace", "16 real pairs, with each of about half of them replaced by 3 pasted pairs (Paste)",
      "synthetic pairs replace about half of the real ones trained on"),
-    (1.0, "add", "16 real pairs, all of those trained on joined by 3 pasted pairs (Paste) each",
+    (1.0, "add", "16 real pairs, with 3 pasted pairs (Paste) added for each of them",
      "synthetic pairs are added for all of the real ones trained on, and no real pair is left out"),
-    (0.3, "add", "16 real pairs, about 30 % of those trained on joined by 3 pasted pairs (Paste) each",
+    (0.3, "add", "16 real pairs, with 3 pasted pairs (Paste) added for each of about 30 % of them",
      "synthetic pairs are added for about 30 % of the real ones trained on, and no real pair is left out")])
 def test_words_of_a_small_set_are_those_of_the_runs_own_rule(alpha: float, rule: str, words: str,
                                                              caption: str):
     how = Augment(alpha=alpha, rule=rule)
     assert naming.mixed(16, DataType("Paste"), 3, how) == words
     assert naming.mixing(how) == caption
+    others = {"replace": "others are replaced.", "add": "others get synthetic pairs beside them."}[rule]
+    in_sets = naming.in_sets(how, 0.25)
+    assert in_sets.startswith("Of a set of real pairs, 25 % choose the best epoch and stay as they are; ")
+    assert in_sets.endswith(others)
     frame = results({"Real/16/": 0.4, "Paste/16/3": 0.5, "20-Styled-Diff/16/3": 0.6}, "augment")
     told = [v.in_words for v in claims.judge(frame, 300, 0, how=how) if v.in_words]
     assert len(told) > 1
-    assert all(one.startswith(words.partition(" 3 ")[0]) for one in told)
+    assert all(one.startswith(f"training on {words.partition(' 3 ')[0]}") for one in told)
+    assert all(words.rpartition("(Paste)")[2] in one for one in told)
 
 
 @pytest.mark.parametrize(("name", "words"), [

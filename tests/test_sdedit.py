@@ -149,8 +149,9 @@ def test_guided_pairs_are_known_by_what_they_were_before(run_of: Callable[..., P
 def test_tables_and_figures_say_that_nothing_guided(run_of: Callable[..., Params]):
     run = Run(run_of())
     run.make("style")
-    shown = tables.losses(run.params, run.styled).frame
-    assert not {"weight, this run", "first step"} & set(shown), "what a run has nothing for is not shown"
+    shown = tables.losses(run.params, run.styled)
+    assert list(shown.frame) == ["loss", "part", "compares", "weight, published"], "nothing of this run"
+    assert "This run styled without them (`style.method: sdedit`)" in shown.caption
     figure = figures.guidance(run.params, run.styled)
     assert "No image was guided." in [text.get_text() for ax in figure.axes for text in ax.texts]
     assert figures.styling(run.pairs, run.styled)

@@ -89,6 +89,15 @@ def test_the_schedule_and_the_network_stand_beside_the_published_ones(nano_param
     assert (network["this run"] != "").all()
 
 
+@pytest.mark.parametrize(("names", "told"), [
+    (["AMD EPYC, 1 thread", "AMD EPYC, 2 threads"], "AMD EPYC, 1 or 2 threads"),
+    (["AMD EPYC, 16 threads", "AMD EPYC, 2 threads"], "AMD EPYC, 2 or 16 threads"),
+    (["NVIDIA H200", "Intel(R) Xeon(R), 1 thread"], "Intel(R) Xeon(R), 1 thread, NVIDIA H200"),
+    ([], "")])
+def test_a_processor_is_named_once_however_many_threads_it_computed_with(names: list[str], told: str) -> None:
+    assert tables._together(names) == told
+
+
 def test_a_common_base_is_told_where_there_is_one(nano_params: params.Params):
     def images(**settings: object) -> str:
         network = tables.network(changed(nano_params, train=settings)).frame.set_index("")

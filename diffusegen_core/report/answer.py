@@ -4,6 +4,7 @@ The sentences come from the verdicts of `claims` and from chapters 5 and 7; no r
 question that the run cannot answer is left out, and `missing` says how to get an answer.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan, sqrt
@@ -17,7 +18,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import counted, duration
 from diffusegen_core.data.types import GAN, VARIED, DataType
 from diffusegen_core.report import claims, cost, paperclaims, recommendation, rule, unfinished
-from diffusegen_core.report.naming import dice_of, named
+from diffusegen_core.report.naming import dice_of, in_sets, named, on_test
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
     LEAST_IMAGES,
@@ -49,6 +50,7 @@ MORE, NO_MORE = "more than by chance", "no more than by chance"
 REMEMBERED, FORGOTTEN = "a sign of memory", "hardly, if at all"
 NO_MATTER = "no difference that matters"
 UNFOUND = "copies that were moved and turned by any angle may be missed"
+ALONE_ON_THEM = "when training on such pairs alone"  # in chapter 6
 LITTLE = 0.6  # an area under the ROC curve below this is hardly better than guessing
 
 
@@ -96,12 +98,15 @@ def _by_size(run: Run) -> dict[str, list[Verdict]]:
 def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | None = None) -> Table:
     """The questions and answers of a run."""
     answers = questions(run, verdicts)
+    mixed = (in_sets(run.params.augment, run.params.segment.validation)
+             if better_than(ALONE) in [one.question for one in answers] else "")
     missed = " ".join(missing(run, [one.question for one in answers]))
     rows = [(one.question, one.verdict, one.basis) for one in answers] or [
         ("All questions", NOT_MADE, "The run has made nothing yet that answers any.")]
     frame = pd.DataFrame(rows, columns=["question", "verdict on this run", "because"])
-    return show(frame, name, "What this run found, computed from its results by the rule of chapter 8; "
-                f"differences with paired 95 % intervals. {missed}".strip())
+    return show(frame, name, " ".join(filter(None, [
+        "What this run found, computed from its results by the rule of chapter 8; differences with paired "
+        "95 % intervals.", mixed, missed])))
 
 
 def better_than(other: str) -> str:
@@ -130,9 +135,9 @@ def compared(other: str, verdicts: list[Verdict], p: Params, sized: Sequence[Ver
     part = "" if sized or len(set(told)) == 1 else f" in {told.count(verdict)} of {len(told)} comparisons"
     scope = f", {first.scope}" if first.scope else ""
     needs = f"; {rule.needs(first)}" if verdict == TOO_LITTLE else ""
-    beside = told[1:] if sized else [one for one in told if one != verdict]
+    beside = judged[1:] if sized else [one for one in judged if one.verdict != verdict]
     return Answer(better_than(other), f"{words.get(verdict, verdict)}{part}{scope}",
-                  f"{_in_numbers(first, p)}{needs}{_others(judged, first, beside, words)}"
+                  f"{_in_numbers(first, p)}{needs}{_others(judged, first, beside, words, bool(sized))}"
                   f"{_lacking(len(verdicts) - len(judged))}")
 
 
@@ -140,11 +145,14 @@ def _in_numbers(one: Verdict, p: Params) -> str:
     """What was compared, the difference with its interval, measure and test set, and the counts behind it."""
     measure = dice_of(p, WORDS[one.claim.measure]) if one.claim.measure in WORDS else one.claim.measure
     numbers = with_interval(one.difference, one.low, one.high, one.claim.digits)
-    return f"{one.in_words or one.comparison}: {numbers} in {measure} on {one.test_set} ({_of(one)})"
+    return f"{one.in_words or one.comparison}: {numbers} in {measure} on {on_test(one.test_set)} ({_of(one)})"
 
 
-def _others(judged: Sequence[Verdict], first: Verdict, beside: Sequence[str], words: dict[str, str]) -> str:
-    """How the other comparisons, whose verdicts are `beside`, came out, and the range of all differences."""
+def _others(judged: Sequence[Verdict], first: Verdict, beside: Sequence[Verdict], words: dict[str, str],
+            sized: bool) -> str:
+    """How the other comparisons, those `beside`, came out, and the range of all differences. Where the
+    networks of `judged` were trained in different ways, each says how; `sized` means that `first` is of the
+    largest set of real pairs."""
     if len(judged) == 1:
         return ""
     span = _between([one.difference for one in judged if one.claim.measure == first.claim.measure],
@@ -152,8 +160,13 @@ def _others(judged: Sequence[Verdict], first: Verdict, beside: Sequence[str], wo
     if len({one.verdict for one in judged}) == 1:
         every = "both" if len(judged) == 2 else f"all {len(judged)}"
         return f"; the same verdict on {every} comparisons{span}"
-    listed = ", ".join(f"{beside.count(verdict)} {words.get(verdict, verdict)}"
-                       for verdict in reversed(WORST_FIRST) if verdict in beside)
+    several = len({one.chapter for one in judged}) > 1
+    small = "with fewer real pairs" if sized else "in small sets of real pairs"
+    places = {"segment": ALONE_ON_THEM if several else "", "augment": small if several or sized else ""}
+    told = Counter((one.verdict, places.get(one.chapter, "")) for one in beside)
+    listed = ", ".join(f"{count} {words.get(verdict, verdict)} {place}".strip()
+                       for (verdict, place), count in sorted(told.items(), key=lambda one: (
+                           -WORST_FIRST.index(one[0][0]), one[0][1])))
     return f"; the other comparisons: {listed}{span}"
 
 
@@ -177,8 +190,9 @@ def _between(differences: list[float], digits: str) -> str:
 
 def copied(result: Evaluated, p: Params) -> Answer | None:
     """The share of near-copies among painted pairs, beside the share flagged where no copy is possible, for
-    the painted type whose interval of the difference has the highest lower limit. None where no painted pair
-    was judged."""
+    the most suspect painted type: first one whose interval of the difference lies above 0, then the one with
+    the larger difference, and of equal ones that with the larger share. None where no painted pair was
+    judged."""
     counts = {one: flagged(result.copies.loc[one.name]) for one in result.types if one.is_painted}
     judged = {one: told for one, told in counts.items() if told}
     if not judged:
@@ -186,7 +200,13 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
     sources = result.audit.groupby("data type")["source"].nunique()
     apart = {one: difference(hits, images, chance, null, images / sources[one.name])
              for one, (hits, images, chance, null) in judged.items()}
-    kind, (low, high) = max(apart.items(), key=lambda one: one[1][0])
+
+    def suspect(one: DataType) -> tuple[bool, float, float]:
+        hits, images, chance, null = judged[one]
+        return apart[one][0] > 0, round(hits / images - chance / null, 9), hits / images
+
+    kind = max(judged, key=suspect)
+    low, high = apart[kind]
     hits, images, chance, null = judged[kind]
     verdict = (TOO_LITTLE if min(images, null) < LEAST_IMAGES else MORE if low > 0 else
                NO_MORE if high < SMALLEST else UNDECIDED)

@@ -65,8 +65,9 @@ class Comparison:
         return f"{self.first.label} against {self.second.label}{size}"
 
     def in_words(self, how: Augment) -> str:
-        """`text` for a reader who does not know the names: "16 real pairs, about half of those trained on
-        replaced by 3 pasted pairs (Paste) each, against the 16 alone"; `how` is the run's `augment`."""
+        """`text` for a reader who does not know the names: "training on 16 real pairs, with each of
+        about half of them replaced by 3 pasted pairs (Paste), against the 16 alone"; `how` is the run's
+        `augment`."""
         if self.larger or self.lacking:
             return self.text
         one, other = (DataType.parse(net.data_type) for net in (self.first, self.second))
@@ -75,7 +76,7 @@ class Comparison:
                     f"{naming.named(other, _a_source(self.second))}")
         against = (f"the {self.first.size} alone" if other == REAL else
                    f"the same with {naming.named(other)}")
-        return f"{naming.mixed(self.first.size, one, self.first.ratio, how)}, against {against}"
+        return f"training on {naming.mixed(self.first.size, one, self.first.ratio, how)}, against {against}"
 
 
 def _a_source(net: Net) -> str:

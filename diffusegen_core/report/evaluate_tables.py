@@ -11,6 +11,7 @@ from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.measures import manifolds, memory
 from diffusegen_core.measures.copies import Thresholds
 from diffusegen_core.report import papers, published
+from diffusegen_core.report.naming import on_test
 from diffusegen_core.report.tables import Table, escaped, number, show
 
 # Formats of a value and of a deviation, for the Fréchet distance, the kernel distance and MS-SSIM.
@@ -47,7 +48,7 @@ def floor(result: Evaluated) -> str:
     test = result.held_out
     if test.pairs is None:
         return f"There is no row of held-out real pairs, as this run holds none out ({escaped(test.note)})."
-    return (f"The row {HELD_OUT.name} is what other real images score, of the test set {escaped(test.name)} "
+    return (f"The row {HELD_OUT.name} is what other real images score, of {escaped(on_test(test.name))} "
             f"({escaped(test.note)}): no generator can be expected to score less, except that what is "
             "painted into training images keeps their surroundings.")
 

@@ -80,7 +80,7 @@ def _told(p: Params) -> list[str]:
             f"a {Planes.of(p.data).all}-channel model\nfor each cluster",
             f"a new {p.data.object_name}\nand its mask" if p.inpaint.masks == JOINT else
             f"a new {p.data.object_name}\nfor a given mask",
-            "colours guided to\nthe real image" if p.style.method == GUIDED else
+            "guided towards\nthe real image" if p.style.method == GUIDED else
             "noised, denoised,\nwith its mask"]
 
 

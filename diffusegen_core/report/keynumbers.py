@@ -11,7 +11,7 @@ from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import answer, cost
-from diffusegen_core.report.naming import captioned, mixing, named, sentence
+from diffusegen_core.report.naming import captioned, mixing, named, on_test, sentence
 from diffusegen_core.report.segment_tables import with_interval
 from diffusegen_core.report.tables import IN_WORDS, Table, escaped, number, show
 from diffusegen_core.run import Run
@@ -20,6 +20,9 @@ from diffusegen_core.segmentation.trials import Tested
 ALONE = "Dice, trained on them alone"
 COPIES = "near-copies (by chance)"
 MORE = "More-Real"  # not a data type: more real pairs instead of synthetic ones
+NOT_TRIED = "not tried"
+ANEW = (" Chapter 7 draws anew which real pairs are trained on and which choose the epoch, so this Dice "
+        "differs from that in the column before, even for the same pairs.")
 Texts = dict[str, str]
 """The text of a column's cells, by data type."""
 
@@ -37,14 +40,15 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     columns |= _evaluated(run)
     columns["time per pair"] = {one.data_type.name: answer.short(one.each) for one in cost.spent(run)
                                 if not isnan(one.each)}
+    untried = _untried(run, columns)
     frame = _frame(columns)
-    tested = (f" Dice is {captioned(run.params)} on the test set {escaped(first)}." if first else "")
+    tested = (f" Dice is {captioned(run.params)} on {escaped(on_test(first))}." if first else "")
     alone = (" For networks trained on one kind of pairs alone, the real pairs are the sources "
              "that the others were painted or pasted into. Models and pasted objects draw on all pairs of "
              "the run, so they may do better than the sources." if ALONE in columns else "")
     mixed = (" A gain is the difference from training on that many real pairs alone, whose Dice is in the "
-             f"first row. In the other sets, {mixing(run.params.augment)}; at the largest number for each "
-             "(r)."
+             f"first row.{ANEW if ALONE in columns else ''} In the other sets, {mixing(run.params.augment)}; "
+             f"at the largest number for each (r).{untried}"
              if any(heading.startswith("gain") for heading in columns) else "")
     near = (" The distance from the training images (a Fréchet distance, from equally many images of "
             "each kind) is small where images look alike. Painted and pasted pairs keep their surroundings, "
@@ -56,11 +60,26 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
 
 def gains(run: Run, result: Tested, name: str) -> Table:
     """Chapter 7's gains in Dice over real pairs alone, on its first test set, and nothing else."""
-    test = escaped(str(result.images["test_set"].iloc[0]))
+    test = escaped(on_test(str(result.images["test_set"].iloc[0])))
     return show(_frame(_gains(run, result)), name,
                 f"Gains in {captioned(run.params)} over training on that many real pairs alone, whose Dice "
-                f"is in the first row, with paired 95 % intervals, on the test set {test}; "
+                f"is in the first row, with paired 95 % intervals, on {test}; "
                 f"{mixing(run.params.augment)}.")
+
+
+def _untried(run: Run, columns: dict[str, Texts]) -> str:
+    """Fill the cells of gains of the types that chapter 7 was not asked for; what the caption says of them,
+    "" where there are none."""
+    result, found = run.finished("augment"), ""
+    for heading, texts in columns.items():
+        if result is not None and heading.startswith("gain"):
+            asked = {REAL.name, HELD_OUT.name, MORE, *result.runs["data_type"]}
+            if others := {kind for column in columns.values() for kind in column}.difference(asked):
+                texts |= dict.fromkeys(others, NOT_TRIED)
+                found = " Not tried: chapter 7 was not asked for these pairs (`augment.types`)."
+            if ALONE in columns and REAL.name in texts:
+                texts[REAL.name] += ", trained anew"
+    return found
 
 
 def _frame(columns: dict[str, Texts]) -> pd.DataFrame:

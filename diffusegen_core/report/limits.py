@@ -1,6 +1,8 @@
 """What a run cannot say, given its parameters and what it has made."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from math import isfinite
+from typing import NamedTuple
 
 from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config.params import Params
@@ -9,6 +11,7 @@ from diffusegen_core.config.text import counted
 from diffusegen_core.data import patients
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import VARIED
+from diffusegen_core.measures import power
 from diffusegen_core.networks import weights
 from diffusegen_core.report.rule import (
     LEAST_GENERATORS,
@@ -25,10 +28,22 @@ SUBSET = "subset"  # a value of augment.generator_sees
 ANY_ANGLE = 180  # degrees, as segment.rotate and inpaint.turn
 
 
-def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = None) -> Iterator[str]:
+class Tests(NamedTuple):
+    """The images of a run's own test set."""
+
+    images: int
+    together: str
+    """What several of them are of one of, as "patient"; "" where all are apart, or that is not known."""
+
+
+def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = None,
+       tests: Tests | None = None) -> Iterator[str]:
     """One sentence per limit, the gravest first, for the chapters that are `made`, by name. `pairs` are the
-    run's stored ones, whose names may identify which belong together; None where they have not been read."""
-    networks = [section for name, section in (("segment", p.segment), ("augment", p.augment)) if name in made]
+    run's stored ones, whose names may identify which belong together; None where they have not been read.
+    `tests` are the images that test its networks; None where they are not known."""
+    seeds = {name: section.seeds for name, section in (("segment", p.segment), ("augment", p.augment))
+             if name in made}
+    networks = bool(seeds)
     if p.data.drawn:
         yield ("The data are phantoms drawn by code: nothing here is evidence about "
                f"{RESEMBLED[p.data.source]}.")
@@ -61,7 +76,8 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
         yield (f"{turned} objects are turned by {angle}, and real pairs are {real}: a gain over Real may "
                f"be no more than turned real pairs would give{mend}.")
     if networks:
-        yield from _of_networks(p, min(section.seeds for section in networks))
+        yield from _of_networks(p, seeds)
+        yield from _of_gains(p, min(seeds.values()), tests)
     random = [name for name, section, chapters in (
         ("clusters", p.cluster, {"cluster"}), ("distances", p.evaluate, {"evaluate"}),
         ("segmentation", p.segment, {"segment", "augment"}), ("styling", p.style, {"style"}))
@@ -84,13 +100,29 @@ def _turned(p: Params) -> str:
     return " and ".join(word for word, true in turned.items() if true).capitalize()
 
 
-def _of_networks(p: Params, fewest: int) -> Iterator[str]:
-    """What the segmentation networks cannot say; `fewest` is the smallest number of seeds of a chapter."""
+def _of_gains(p: Params, fewest: int, tests: Tests | None) -> Iterator[str]:
+    """The smallest gain that can be told from chance, as `diffusegen new` says it before a run."""
+    generators = fewest if p.augment.generator_sees == SUBSET else min(fewest, p.generators)
+    gain = power.visible(fewest, tests.images, generators) if tests else float("inf")
+    if tests and isfinite(gain):
+        several = (f" Several of these images are of one {tests.together}, so the limit is higher."
+                   if tests.together else "")
+        pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
+        yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
+               f"{counted(tests.images, 'test image')} and {counted(fewest, 'repetition')}{pairs_of}."
+               f"{several}")
+
+
+def _of_networks(p: Params, seeds: Mapping[str, int]) -> Iterator[str]:
+    """What the segmentation networks cannot say; `seeds` is their number in each chapter."""
+    fewest = min(seeds.values())
+    some = [f"chapter {NUMBERS[name]}" for name, count in seeds.items() if count == fewest]
+    networks = f"The segmentation networks{'' if len(some) == len(seeds) else f' of {some[0]}'}"
     if fewest < LEAST_SEEDS:
-        yield (f"Segmentation networks were trained with {counted(fewest, 'seed')}, and a "
+        yield (f"{networks} were trained with {counted(fewest, 'seed')}, and a "
                f"verdict needs {LEAST_SEEDS} (`segment.seeds`, `augment.seeds`).")
     elif fewest < 2 * LEAST_SEEDS - 1:
-        yield f"Some segmentation networks were trained with {fewest} seeds: too few to detect small gains."
+        yield f"{networks} were trained with {fewest} seeds: too few to detect small gains."
     if p.segment.held_out == "rest" and p.segment.test_count and p.segment.test_count < LEAST_IMAGES:
         yield f"The test set has {p.segment.test_count} images, and a verdict needs {LEAST_IMAGES}."
     if not p.segment.cvc and not p.segment.polypgen:

@@ -2,6 +2,7 @@
 
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Augment
+from diffusegen_core.data.testsets import HELD_OUT, PHANTOM
 from diffusegen_core.data.types import GAN, PASTE, POISSON, REAL, DataType
 from diffusegen_core.report.tables import escaped
 
@@ -35,25 +36,39 @@ def named(one: DataType, more: str = "") -> str:
 
 
 def mixed(size: int, one: DataType, ratio: int | None, how: Augment) -> str:
-    """A small set of real pairs and what chapter 7 makes of it: "16 real pairs, about half of those trained
-    on replaced by 3 pasted pairs (Paste) each"."""
-    each = f"{f'{ratio} ' if ratio else ''}{named(one)} each"
-    verb = "replaced" if how.rule == "replace" else "joined"
-    return f"{size} real pairs, {_share(how)} {verb} by {each}"
+    """A small set of real pairs and what chapter 7 makes of it, to follow "training on": "16 real pairs, with
+    each of about half of them replaced by 3 pasted pairs (Paste)". `in_sets` says of which pairs that is
+    half."""
+    made = f"{f'{ratio} ' if ratio else ''}{named(one)}"
+    each = f"each of {'' if how.alpha == 1 else f'{_part(how)} of '}them"
+    done = f"{each} replaced by {made}" if how.rule == "replace" else f"{made} added for {each}"
+    return f"{size} real pairs, with {done}"
+
+
+def in_sets(how: Augment, validation: float) -> str:
+    """Of which pairs of a small set `mixed` tells the share, a sentence; `validation` is the share that
+    chooses the epoch."""
+    done = "are replaced" if how.rule == "replace" else "get synthetic pairs beside them"
+    return (f"Of a set of real pairs, {validation:.0%} choose the best epoch and stay as they are; "
+            f"{_part(how)} of the others {done}.").replace("%", " %")
+
+
+def on_test(test_set: str) -> str:
+    """A test set by its name in the results, to follow "on" or "of": "HyperKvasir", "the held-out pairs"."""
+    return {HELD_OUT: "the held-out pairs", PHANTOM: "the held-out phantoms"}.get(test_set, test_set)
 
 
 def mixing(how: Augment) -> str:
     """What chapter 7 does to all small sets, for a caption: "synthetic pairs replace about half of the real
     ones trained on"."""
-    share = _share(how, "the real ones trained on")
+    share = f"{_part(how)} of the real ones trained on"
     return (f"synthetic pairs replace {share}" if how.rule == "replace" else
             f"synthetic pairs are added for {share}, and no real pair is left out")
 
 
-def _share(how: Augment, of: str = "those trained on") -> str:
-    """The real pairs that synthetic ones replace or join; never those that choose the best epoch."""
-    part = {0.5: "about half", 1.0: "all"}.get(how.alpha, f"about {how.alpha:.0%}".replace("%", " %"))
-    return f"{part} of {of}"
+def _part(how: Augment) -> str:
+    """The share of the real pairs that synthetic ones replace or join; never those that choose the epoch."""
+    return {0.5: "about half", 1.0: "all"}.get(how.alpha, f"about {how.alpha:.0%}".replace("%", " %"))
 
 
 def sentence(words: str) -> str:

@@ -30,7 +30,7 @@ from diffusegen_core.report import (
 from diffusegen_core.report.naming import named
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.report.unfinished import Progress
-from diffusegen_core.run import Run
+from diffusegen_core.run import GRIDS, Run
 from diffusegen_core.store import files, moves
 from diffusegen_core.store.stamps import in_place
 
@@ -46,12 +46,24 @@ def page(run: Run) -> str:
         "The answers": lambda: _answers(run), "Key numbers": lambda: _numbers(run),
         "Best and worst pairs": lambda: _extremes(run)}.items()}
     nothing = "" if made["The answers"] else _nothing(run, progress)
-    lines = limits.of(run.params, progress.made, run.finished("data"))
+    lines = limits.of(run.params, progress.made, run.finished("data"), tests(run))
     said = {**made, "What this run cannot say": "\n".join(f"- {line}" for line in lines),
             "How to cite": cited()}
     return "\n\n".join(filter(None, [
         "# What this run found", _what(run), nothing, _part(run, lambda: _strip(run, progress)),
         *(f"## {title}\n\n{text}" for title, text in said.items() if text)])) + "\n"
+
+
+def tests(run: Run) -> limits.Tests | None:
+    """The images of the run's own test set, where networks were tested on it."""
+    for result in map(run.finished, GRIDS):
+        if result is not None and recommendation.tested(result):
+            own = claims.own_test(result.images)
+            names = set(result.images.loc[result.images["test_set"] == own, "image"])
+            groups = next((test.groups for test in result.tests if test.name == own), None)
+            alike = groups is not None and len({groups.of[name] for name in names}) < len(names)
+            return limits.Tests(len(names), groups.kind if groups and alike else "")
+    return None
 
 
 def _nothing(run: Run, progress: Progress) -> str:

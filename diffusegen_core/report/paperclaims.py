@@ -34,6 +34,7 @@ class Claim:
 
 ALL = (10, 20, 30, 40)
 WHOLE = "K = 20; N = 1, 2, 3"
+BOTH_WAYS = "networks trained on such pairs alone, and on small real sets with them added"
 
 SYNTHETIC = Claim("Trained on synthetic pairs alone, Styled-Diff performed better than GAN in all cases",
                   "section 3.3.1", f"{WHOLE}; HyperKvasir")
@@ -64,6 +65,6 @@ VARIED = Claim("The MS-SSIM of synthetic images is within 0.05 of that of Real",
 COMPUTE = Claim("The models of the clusters need less compute for training than a GAN for each image",
                 "abstract, section 4", "K = 20", "train", "s", (), digits="+,.0f")
 PASTING = Claim("Painted pairs give better segmentation than pasted ones, the baseline that needs no model",
-                "not in the paper", clusters=())
+                "not in the paper", BOTH_WAYS, clusters=())
 FILTERING = Claim("Filtering helps: what the filter keeps gives better segmentation than all painted pairs",
-                  "not in the paper", clusters=())
+                  "not in the paper", BOTH_WAYS, clusters=())

@@ -4,7 +4,7 @@ import contextlib
 import html
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def facts(run: Run, name: str) -> Table:
 def _devices(run: Run) -> str:
     """The devices that made the run's results so far, on any machine; if there are none, those to be used."""
     if told := sorted({str(stamp["device"]) for stamp in _stamps(run)}):
-        return ", ".join(told)
+        return _together(told)
     if not os.environ.get(fanout.SCHEDULER):
         with contextlib.suppress(UserError):  # a login node has no GPU
             return devices.name(run.params.device)
@@ -151,8 +151,20 @@ def work(run: Run) -> tuple[float, str]:
     """The seconds that everything made in a run took, added up over workers and the GPUs of a model, and the
     devices that computed it, in words."""
     stamps = _stamps(run)
-    devices_told = ", ".join(sorted({str(stamp["device"]) for stamp in stamps if stamp["seconds"]}))
-    return sum(stamp["seconds"] * cards(stamp) for stamp in stamps), devices_told or _devices(run)
+    told = _together({str(stamp["device"]) for stamp in stamps if stamp["seconds"]})
+    return sum(stamp["seconds"] * cards(stamp) for stamp in stamps), told or _devices(run)
+
+
+def _together(names: Collection[str]) -> str:
+    """Names of devices, as `devices.name` gives them, each processor once: "AMD EPYC, 1 or 2 threads"."""
+    counts: dict[str, set[int]] = {}
+    for name in sorted(names):
+        processor, _, threads = name.rpartition(", ")
+        numbered = re.fullmatch(r"(\d+) threads?", threads)
+        of = counts.setdefault(processor if numbered else name, set())
+        of |= {int(numbered[1])} if numbered else set()
+    return ", ".join(name if not of else f"{name}, {' or '.join(map(str, sorted(of)))} "
+                     f"thread{'s' if max(of) > 1 else ''}" for name, of in counts.items())
 
 
 def line(run: Run) -> str:
@@ -257,12 +269,18 @@ def inpainted(result: Inpainted) -> Table:
 
 
 def losses(p: Params, result: Styled) -> Table:
-    """The losses of styling, their weights, and their means over all images in the first and last step."""
+    """The losses of styling, their weights, and their means over all images in the first and last step; for
+    a run that used none, what they are and their published weights."""
+    if p.style.method != GUIDED:
+        rows = [(name, part, text, float(weight)) for name, (part, text, weight) in LOSSES.items()]
+        return show(pd.DataFrame(rows, columns=["loss", "part", "compares", "weight, published"]),
+                    "style-losses", "The losses of guided styling, with the paper's weights. This run styled "
+                    f"without them (`style.method: {p.style.method}`).", {"weight, published": ",g"})
     steps = pd.concat(result.steps.values())
     ends = [steps[steps["step"] == step].mean(numeric_only=True) for step in (1, steps["step"].max())]
     frame = pd.DataFrame([{
         "loss": name, "part": part, "compares": text,
-        "weight, this run": getattr(p.style, f"lambda_{name}") if p.style.method == GUIDED else np.nan,
+        "weight, this run": getattr(p.style, f"lambda_{name}"),
         "weight, published": float(published), "first step": ends[0][name], "last step": ends[1][name],
     } for name, (part, text, published) in LOSSES.items()])
     return show(frame, "style-losses", "The losses that guide styling, and their unweighted means in this "

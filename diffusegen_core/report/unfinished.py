@@ -12,6 +12,7 @@ from diffusegen_core.run import GRIDS, Run
 from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.ownparams import PARAMS
 
+AGAIN = "The command that began this run, without `--to`, does the same."
 NO_CODE = set("`<>&")  # characters not allowed in a code span that JupyterLab renders as HTML
 
 
@@ -62,7 +63,7 @@ def told(run: Run, progress: Progress) -> Iterator[str]:
     if progress.todo:
         several = len(progress.todo) > 1
         yield (f"Chapter{'s' if several else ''} {spans(progress.todo)} {'are' if several else 'is'} not "
-               f"{'finished' if progress.partly else 'made'}. Next: {command(run)}.")
+               f"{'finished' if progress.partly else 'made'}. Next: {command(run)}. {AGAIN}")
 
 
 def command(run: Run) -> str:

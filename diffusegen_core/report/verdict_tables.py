@@ -1,5 +1,6 @@
 """Tables of chapter 8: the rule, a verdict on each claim, and the comparisons behind it."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pandas as pd
@@ -28,6 +29,7 @@ from diffusegen_core.run import Run
 
 CELLS = ("In how many cells of the paper's own tables the claim holds as printed, without intervals, out of "
          "those that it was made for.")
+PLACES = {"segment": "(pairs alone)", "augment": "(small sets)"}
 DETAILS = ["claim", "compared", "test set", "images", "seeds", "generators", "difference, this run",
            "difference, published", "verdict"]
 
@@ -58,15 +60,22 @@ def summary(found: list[Verdict]) -> list[dict[str, str]]:
     rows = []
     for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
         mine = [v for v in found if v.claim == claim]
-        told = [v.verdict for v in mine]
         scope = next((v.scope for v in mine if v.scope and verdict not in (TOO_LITTLE, NOT_MADE)), "")
         rows.append({"": str(number), "claim": claim.words,
                      "verdict on this run": f"{verdict} {scope}".strip(),
-                     "comparisons": ", ".join(f"{told.count(one)} {one}" for one in reversed(WORST_FIRST)
-                                              if one in told),
+                     "comparisons": _counts(mine),
                      "differences, this run": _span(claim, [v.difference for v in mine]),
                      "the paper's own cells": _cells(claim)})
     return rows
+
+
+def _counts(mine: list[Verdict]) -> str:
+    """As "1 undecided (small sets), 1 refuted (pairs alone)": how often each verdict was given, and where the
+    comparisons are of both chapters, in which."""
+    places = PLACES if {v.chapter for v in mine} >= set(PLACES) else {}
+    told = Counter((v.verdict, places.get(v.chapter, "")) for v in mine)
+    return ", ".join(f"{told[verdict, place]} {verdict} {place}".strip() for verdict in reversed(WORST_FIRST)
+                     for place in ["", *PLACES.values()] if told[verdict, place])
 
 
 def rule() -> Table:
