@@ -238,7 +238,7 @@ def test_the_pages_of_a_run_use_the_words_of_its_data(run: Run, monkeypatch: pyt
     if len(run.params.data.classes) == 1:
         expected = ["Trained on one data type alone: nodule Dice", "Nodule Dice by the area",
                     "smallest nodule", "how much of an image is nodule", "share of nodule",
-                    "a new nodule\nand its mask", "Dice is nodule Dice on the test set",
+                    "a new nodule\nand its mask", "Dice is nodule Dice on the held-out phantoms",
                     "evidence about ultrasound"]
     else:
         expected = ["Trained on one data type alone: mean Dice over 3 classes", "mean area of liver",

@@ -3,9 +3,12 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+from browser import Browser
 from made_up import changed
+from PIL import Image
 
 from diffusegen_core.config import params
 from diffusegen_core.parallel import fanout
@@ -57,6 +60,24 @@ def test_data_types_in_a_second_column_have_the_class_by_which_the_stylesheet_ke
     assert tables.show(frame, "t", "Caption.")._repr_markdown_().split("\n")[1:4] == [
         ":name: tab-t", ":class: kind-2", ""]
     assert "table.kind-2 td:nth-child(2)" in (ROOT / "book" / "_static" / "book.css").read_text()
+
+
+@pytest.mark.parametrize(("width", "scrolled", "shaded"), [
+    (900, 0, (False, True)), (900, 200, (True, True)), (900, 600, (True, False)), (300, 0, (False, False))])
+def test_a_table_that_goes_on_beside_the_window_has_a_shadow_on_that_side(
+        width: int, scrolled: int, shaded: tuple[bool, bool], tmp_path: Path):
+    page, picture = tmp_path / "page.html", tmp_path / "page.png"
+    page.write_text(
+        "<style>:root { --pst-color-background: white; --pst-color-text-base: black; } body { margin: 0; }"
+        ".pst-scrollable-table-container { height: 100px; width: 300px; overflow-x: auto; }"
+        f"{(ROOT / 'book' / '_static' / 'book.css').read_text()}</style>"
+        f"<div class=pst-scrollable-table-container><div style='width: {width}px; height: 40px'></div></div>"
+        f"<script>document.querySelector('div').scrollLeft = {scrolled};</script>", encoding="utf-8")
+    with Browser() as browser:
+        browser.open_page(page, width=390, picture=picture)
+    row = np.asarray(Image.open(picture).convert("L"))[20]
+    assert (row[1] < 200, row[298] < 200) == shaded
+    assert row[150] == 255
 
 
 def test_small_numbers_are_powers_of_ten_as_in_the_paper():
