@@ -101,8 +101,8 @@ def test_an_image_on_its_way_down_and_up(model: Diffusion, pairs: Pairs) -> None
     assert len(seen.images) == len(seen.levels) == network_calls(levels)
     figure = algorithms.strip(seen, result, levels)
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
-    assert titles[0] == "t = 11"
-    assert titles[-2:] == ["t = 0", "result"]
+    assert titles[0] == "i = 11"
+    assert titles[-2:] == ["i = 0", "result"]
     assert len(titles) == algorithms.COLUMNS
     way, dots = figure.axes[-1].lines
     assert list(way.get_ydata()) == levels

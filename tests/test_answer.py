@@ -183,6 +183,10 @@ def test_memory_is_found_only_where_the_interval_lies_above_chance() -> None:
     assert [found(0.55).verdict, found(0.45).verdict] == ["a sign of memory", UNDECIDED]
     assert found(0.51).verdict == UNDECIDED, "the higher of two areas may be so high by chance"
     assert found(0.45, 0.59).verdict == "hardly, if at all"
+    below = found(0.3, 0.497)
+    assert below.verdict == "this test cannot tell", "the training pairs are the harder ones"
+    assert "the training pairs have the larger errors" in below.basis
+    assert "larger errors" not in found(0.45).basis
     assert answer.remembered(SimpleNamespace(membership=None), PLAIN) is None
 
 
@@ -213,6 +217,10 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
         shutil.rmtree(nano_run.folder / part)
     partial = Run.open(nano_run.folder)
     assert [one.question for one in answer.questions(partial)] == ["What do they cost?"]
+    page = opening.page(partial)
+    assert page.startswith("# What this run has made\n")
+    assert headings(page)[:2] == ["The cost", "Key numbers"]
+    assert not re.search("95 %|The answers|What this run found", page), "of which the page has none"
     lacking, *_ = answer.missing(partial, [])
     assert lacking == ("Chapters 5 to 7 are not made. Next: `diffusegen run params.yaml` in the folder run. "
                        "The command that began this run, without `--to`, does the same.")
@@ -480,6 +488,9 @@ def test_that_nothing_tells_patients_is_said(data: dict, layout: str, names: lis
     lines = list(limits.of(p, pairs=SimpleNamespace(file=None)))
     assert any("are of one patient" in line for line in lines) == told
     assert not any("are of one patient" in line for line in limits.of(p, {"train", "inpaint"}))
+    held = params.validate({"data": {**data, "holdout": 0.3}})
+    assert any("are of one patient" in line for line in limits.of(
+        held, {"train", "inpaint"}, SimpleNamespace(file=None))) == told, "before any network was tested"
     untested = params.validate({"data": {**data, "holdout": None}, "segment": {"held_out": None}})
     assert not any("are of one patient" in line for line in limits.of(untested))
 

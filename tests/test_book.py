@@ -70,7 +70,7 @@ def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
     assert index == run / "site" / "_build" / "html" / "index.html"
     assert (index.parent / "_static" / "mathjax" / "tex-svg.js").is_file()
     page = (index.parent / "01_cluster.html").read_text(encoding="utf-8")
-    assert "Later: Training (not in this run) and chapter 2 (not in this run)." in page
+    assert "Later: Training (not made yet) and chapter 2 (not made yet)." in page
     assert 'id="tab-cluster-sizes"' in page
     assert "Sizes, computed in this run." in page
     assert "Parameters of this run" in page
@@ -83,7 +83,7 @@ def test_a_part_of_a_run_becomes_a_book(tmp_path: Path) -> None:
     assert not [content for content in published if b"data_of" in content], "no path of this machine"
     assert "<script src=\"http" not in page
     about = (index.parent / "about.html").read_text(encoding="utf-8")
-    assert "Inpainting (not in this run)" in about
+    assert "Inpainting (not made yet)" in about
     assert "figures/" not in about
     assert re.search(r'href="01_cluster.html">\s*1 Clustering\s*<', about), "the menu numbers the chapters"
 
@@ -212,8 +212,8 @@ def test_a_reference_is_replaced_in_its_own_text_alone(tmp_path: Path) -> None:
     book._lay_out(tmp_path / "site", {"01_cluster.ipynb": json.dumps(notebook)}, tmp_path / "none", "")
     made = json.loads((tmp_path / "site" / "01_cluster.ipynb").read_text())
     assert [cell["source"] for cell in made["cells"]] == [
-        "See chapter 7 (not in this run),\nand {ref}`tab-augment-\n", "a ` of its own",
-        "chapter 7 (not in this run)"]
+        "See chapter 7 (not made yet),\nand {ref}`tab-augment-\n", "a ` of its own",
+        "chapter 7 (not made yet)"]
 
 
 def test_every_wrong_reference_stops_the_book(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -125,6 +126,30 @@ def test_real_is_at_no_distance_from_itself_and_the_others_are(whole: tuple[Run,
     assert frechet["2-Styled-Diff"].min() > frechet["2-Diff"].max()  # its colours were changed
     alike = values.loc[values["metric"] == "MS-SSIM", "value"]
     assert alike.between(0, 0.9).all()
+
+
+def test_a_frechet_distance_is_never_shown_below_0_and_a_kernel_distance_may_be(
+        whole: tuple[Run, Evaluated]) -> None:
+    result = whole[1]
+    frechet, kernel, _ = result.metrics
+    values = result.values.assign(value=result.values["value"].mask(
+        result.values["metric"].isin([frechet, kernel]), -8.928e-5))
+    shown = replace(result, values=values, equal=values)
+    for table in (evaluate_tables.intrinsic(shown, 0), evaluate_tables.by_clusters(shown),
+                  evaluate_tables.equal(shown)):
+        assert "-8.9" not in table.frame.drop(columns=kernel, errors="ignore").to_string()
+    assert "-8.9" in evaluate_tables.intrinsic(shown, 1).frame.to_string()
+    positive = replace(result, values=values.assign(value=2.9e-5))
+    real = evaluate_tables.intrinsic(positive, 0).frame.set_index("data type").loc["Real"]
+    assert (real["set 1, this run"], real["mean ± SD, this run"]) == ("0", "0"), "the same images"
+
+
+def test_the_row_of_held_out_pairs_tells_which_pairs_they_are(whole: tuple[Run, Evaluated]) -> None:
+    test = TestSet("HyperKvasir", SimpleNamespace(), "20 of 20", same_source=True)
+    assert "score, of the held-out pairs (20 of 20):" in evaluate_tables.floor(
+        replace(whole[1], held_out=test))
+    assert "score, of the test set HyperKvasir (20 of 20):" in evaluate_tables.floor(
+        replace(whole[1], held_out=replace(test, same_source=False)))
 
 
 def test_a_distance_is_the_one_of_its_set(whole: tuple[Run, Evaluated]) -> None:

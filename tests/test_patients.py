@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from diffusegen_core.chapters import gan, inpaint, leaks, scorers
 from diffusegen_core.chapters.cluster import Clusters
@@ -71,10 +72,23 @@ def test_whole_patients_are_held_out_and_they_alone_test(nano: dict, folder: Pat
     assert test.groups.of[test.pairs.names[0]] == test.pairs.names[0].split("_")[0]
     leaks.free(Workspace(p.folder, p.seed, p.device), p, pairs, None, {test.name: test})
     assert tables.data(p) == "set: 24 pairs, 18 to train on, 6 held out"
-    skipping = p.model_copy(update={"data": p.data.model_copy(update={"on_bad": "skip"})})
-    assert tables.data(skipping).endswith(", 6 held out, of which unusable ones are still to be left out")
     assert opening.page(Run(p)).splitlines()[2].startswith("set: 24 pairs, 18 to train on, 6 held out; 16 ×")
     assert dataset.expected(p.data, p.seed) == (18, f"in {folder}, 6 more are held out")
+
+
+def test_unusable_held_out_pairs_are_told_once_they_were_read(nano: dict, folder: Path) -> None:
+    p = make(nano, folder, on_bad="skip")
+    ws = Workspace(p.folder, p.seed, p.device)
+    pairs = dataset.load(ws, p.data)
+    assert tables.data(p) == ("set: 24 pairs, 18 to train on, 6 held out, less any that turn out to be "
+                              "unusable")
+    testsets.held_out(ws, pairs, p.data, p.segment)
+    assert tables.data(p) == "set: 24 pairs, 18 to train on, 6 held out", "all were read and are usable"
+    shutil.rmtree(p.folder / "tests")
+    held = patients.read(pairs.file)[1][0]
+    Image.new("L", (16, 16)).save(folder / "masks" / f"{held}.png")  # an empty mask
+    testsets.held_out(ws, pairs, p.data, p.segment)
+    assert tables.data(p) == "set: 23 pairs, 18 to train on, 5 held out (1 more unusable)"
 
 
 @pytest.mark.parametrize(("count", "wanted"), [

@@ -118,7 +118,8 @@ class DataType:
             f"{self.models} diffusion models, one for each cluster of similar pairs"
         return (f"painted into real pictures (RePaint) by {models}, "
                 + ("where a given mask says" if self.given_masks else "image and mask together")
-                + (", then styled to match the pictures they came from" if self.is_styled else "")
+                + (", then styled, which is meant to fit them to the pictures they came from"
+                   if self.is_styled else "")
                 + (", and kept by the filter" if self.is_filtered else ""))
 
     def numbered(self, samples: int | None) -> str:

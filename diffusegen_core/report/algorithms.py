@@ -125,13 +125,13 @@ def strip(seen: Recorder, result: Tensor, levels: list[int]) -> Figure:
     for column, number in enumerate([*shown, None]):
         axes = [figure.add_subplot(places[row, column]) for row in range(2)]
         both(axes, result[0] if number is None else seen.images[number], seen.channels)
-        axes[0].set_title("result" if number is None else f"t = {seen.levels[number]}")
+        axes[0].set_title("result" if number is None else f"i = {seen.levels[number]}")
     ax = figure.add_subplot(places[2, :])
     down = [place for place, (level, after) in enumerate(pairwise(levels)) if after < level]
     ax.plot(levels, color=COLOURS[0], linewidth=1)
     ax.plot([down[number] for number in shown], [seen.levels[number] for number in shown], "o",
             color=COLOURS[1], markersize=4)
-    ax.set(xlabel="transitions, down and up", ylabel="respaced level")
+    ax.set(xlabel="transitions, down and up", ylabel="respaced step $i$")
     return figure
 
 

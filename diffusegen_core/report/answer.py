@@ -18,6 +18,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import counted, duration
 from diffusegen_core.data.types import GAN, VARIED, DataType
 from diffusegen_core.report import claims, cost, paperclaims, recommendation, rule, unfinished
+from diffusegen_core.report.evaluate_tables import LARGER, differ
 from diffusegen_core.report.naming import dice_of, in_sets, named, on_test
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import (
@@ -46,8 +47,10 @@ ASKED: dict[str, tuple[Claim, ...]] = {
     "the GAN": (paperclaims.SYNTHETIC, paperclaims.TRANSFER, paperclaims.PARTLY),
 }
 COPIES, MEMORY, COST = "Are they copies?", "Do the models remember?", "What do they cost?"
+COST_ALONE = "What the pairs of this run cost."  # the caption where nothing else was answered
 MORE, NO_MORE = "more than by chance", "no more than by chance"
 REMEMBERED, FORGOTTEN = "a sign of memory", "hardly, if at all"
+NOT_ALIKE = "this test cannot tell"
 NO_MATTER = "no difference that matters"
 UNFOUND = "copies that were moved and turned by any angle may be missed"
 ALONE_ON_THEM = "when training on such pairs alone"  # in chapter 6
@@ -105,8 +108,16 @@ def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | Non
         ("All questions", NOT_MADE, "The run has made nothing yet that answers any.")]
     frame = pd.DataFrame(rows, columns=["question", "verdict on this run", "because"])
     return show(frame, name, " ".join(filter(None, [
-        "What this run found, computed from its results by the rule of chapter 8; differences with paired "
-        "95 % intervals.", mixed, missed])))
+        _about([one.question for one in answers]), mixed, missed])))
+
+
+def _about(questions: Collection[str]) -> str:
+    """What a table with answers to these questions holds, in a sentence."""
+    if set(questions) == {COST}:
+        return COST_ALONE
+    compared = {better_than(other) for other in ASKED} & set(questions)
+    return ("What this run found, computed from its results by the rule of chapter 8"
+            f"{'; differences with paired 95 % intervals' if compared else ''}.")
 
 
 def better_than(other: str) -> str:
@@ -269,7 +280,7 @@ def remembered(result: Evaluated, p: Params) -> Answer | None:
     """The membership test of the group of models with the largest area under the curve; None without a test.
 
     The largest of several areas may be large by chance, so its lower limit is moved out by Bonferroni's
-    correction for a normal error.
+    correction for a normal error. Where the groups of pairs `differ`, only a sign of memory counts.
     """
     if result.membership is None or result.membership.table.empty:
         return None
@@ -278,11 +289,15 @@ def remembered(result: Evaluated, p: Params) -> Answer | None:
     others = f"; the highest of {len(rows)} groups of models" if len(rows) > 1 else ""
     wider = ndtri(1 - 0.025 / len(rows)) / ndtri(0.975)
     low = row["area"] - wider * (row["area"] - row["low"])
-    verdict = REMEMBERED if low > 0.5 else FORGOTTEN if row["high"] < LITTLE else UNDECIDED
+    unlike = low <= 0.5 and differ(rows)
+    verdict = (NOT_ALIKE if unlike else REMEMBERED if low > 0.5 else
+               FORGOTTEN if row["high"] < LITTLE else UNDECIDED)
+    why = f"; {LARGER}" if unlike else ""
     return Answer(MEMORY, verdict, (
         "the models' error tells training pairs from held-out ones with an area under the ROC curve of "
         f"{with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "
-        f"({row['training pairs']} training pairs, {row['held-out pairs']} held-out){others}{of_first(p)}"))
+        f"({row['training pairs']} training pairs, {row['held-out pairs']} held-out){others}{why}"
+        f"{of_first(p)}"))
 
 
 def spent(run: Run) -> Answer | None:

@@ -23,6 +23,7 @@ import yaml
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.report import foreign, pdf
+from diffusegen_core.report.rule import NOT_MADE
 from diffusegen_core.store import files, ownpages
 from diffusegen_core.store.moves import STRANGERS, free, into_place, refuse_links
 from diffusegen_core.store.stamps import ASIDE, MAKING
@@ -246,7 +247,7 @@ def _without_absent(text: str, absent: set[str], site: Path) -> str:
     def plain(role: re.Match[str]) -> str:
         label = role["target"].split("-")
         word = words.get(role["target"]) or (words.get(label[1]) if len(label) > 2 else None)
-        return f"{role['title'] or word} (not in this run)" if word else role[0]
+        return f"{role['title'] or word} ({NOT_MADE})" if word else role[0]
 
     return ROLE.sub(plain, text)
 

@@ -7,23 +7,25 @@ from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.members import HELD_OUT
 from diffusegen_core.chapters.membership import LEAST, LEVELS
 from diffusegen_core.config.sections import FULL_SIZE
+from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.measures import manifolds, memory
 from diffusegen_core.measures.copies import Thresholds
-from diffusegen_core.report import papers, published
-from diffusegen_core.report.naming import on_test
+from diffusegen_core.report import naming, papers, published
 from diffusegen_core.report.tables import Table, escaped, number, show
 
 # Formats of a value and of a deviation, for the Fréchet distance, the kernel distance and MS-SSIM.
 DIGITS, SPREAD = (".4g", ".3g", ".4f"), (".2g", ".2g", ".4f")
 PAPERS = ("FID", "", MS_SSIM)  # what the paper calls the three; it has no kernel distance
+LARGER = ("an interval wholly below 0.5 means that the training pairs have the larger errors: they are "
+          "harder to denoise than the held-out ones, so the area says nothing about memory")
 SHARES = (".3f", ".2g")  # for precision, recall, density and coverage
 
 
 def equal(result: Evaluated) -> Table:
     """Every measure of every data type at equal numbers, mean and deviation over the sets; held-out Real is
     the floor."""
-    values, (frechet, kernel, _) = result.equal, result.metrics
+    values, (frechet, kernel, _) = not_negative(result.equal, result), result.metrics
     formats = dict(zip(result.metrics, zip(DIGITS, SPREAD, strict=True), strict=True))
     formats |= dict.fromkeys(manifolds.NAMES, SHARES)
     shown = [frechet, kernel, *manifolds.NAMES, MS_SSIM]
@@ -48,9 +50,14 @@ def floor(result: Evaluated) -> str:
     test = result.held_out
     if test.pairs is None:
         return f"There is no row of held-out real pairs, as this run holds none out ({escaped(test.note)})."
-    return (f"The row {HELD_OUT.name} is what other real images score, of {escaped(on_test(test.name))} "
+    return (f"The row {HELD_OUT.name} is what other real images score, {_origin(test)} "
             f"({escaped(test.note)}): no generator can be expected to score less, except that what is "
             "painted into training images keeps their surroundings.")
+
+
+def _origin(test: TestSet) -> str:
+    """Which test set it is: a set drawn from the run's own folder is not named after a published one."""
+    return "of the held-out pairs" if test.same_source else f"of the test set {escaped(test.name)}"
 
 
 def _number_of(result: Evaluated) -> str:
@@ -73,7 +80,7 @@ def intrinsic(result: Evaluated, which: int) -> Table:
     size and weights are the paper's."""
     metric = result.metrics[which]
     known = PAPERS[which] if comparable(result, which) else ""
-    values = result.values[result.values["metric"] == metric]
+    values = not_negative(result.values[result.values["metric"] == metric], result)
     paper = published.by_clusters("1").query("metric == @known") if known else published.table("1").head(0)
     clusters = {"", "Full", *(data_type.models for data_type in result.types)}
     paper = paper[paper["data_type"].map(lambda name: DataType.parse(name).models in clusters).astype(bool)]
@@ -133,7 +140,7 @@ def by_clusters(result: Evaluated) -> Table:
     rows = []
     for data_type in sorted(types, key=lambda one: (one.is_styled, int(one.models), one.name)):
         name = data_type.name
-        mine = result.values[result.values["data type"] == name]
+        mine = not_negative(result.values[result.values["data type"] == name], result)
         rows.append({
             "data type": name,
             **{f"{metric}, this run": _mean(mine.loc[mine["metric"] == metric, "value"], DIGITS[which],
@@ -219,9 +226,25 @@ def membership(result: Evaluated) -> Table:
     frame[columns[4]] = [f"{low:.2f} to {high:.2f}" for low, high in
                          zip(table["low"], table["high"], strict=True)]
     caption = (f"Which pairs the models have seen, judged by their error at {LEVELS} noise levels, computed "
-               f"in this run: an area of 0.5 is chance, 1 perfect memory. {escaped(told.caveat)}")
+               f"in this run: an area of 0.5 is chance, 1 perfect memory. "
+               f"{f'{naming.sentence(LARGER)}. ' if differ(table) else ''}"
+               f"{escaped(told.caveat)}")
     return show(frame[columns], "evaluate-membership", caption.strip(), {columns[3]: ".3f",
                                                                          recognised: ".0%"})
+
+
+def differ(rows: pd.DataFrame) -> bool:
+    """Whether, in a table of `Membership`, a whole interval lies below chance: training pairs and held-out
+    ones then differ in how hard they are to denoise, which hides whatever the models remember."""
+    return bool((rows["high"] < 0.5).any())
+
+
+def not_negative(values: pd.DataFrame, result: Evaluated) -> pd.DataFrame:
+    """Rows of `Evaluated.values` or `equal` to be shown: a Fréchet distance that rounding has put below 0,
+    and that of Real from itself, as 0. The kernel distance is unbiased, and may be negative."""
+    zero = (values["metric"] == result.metrics.frechet) & (
+        (values["value"] < 0) | (values["data type"] == REAL.name))
+    return values.assign(value=values["value"].mask(zero, 0.0))
 
 
 def _single(values: pd.Series) -> float:

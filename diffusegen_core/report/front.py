@@ -18,8 +18,10 @@ from diffusegen_core.data.pairsets import KINDS, read_pair
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import JOINT, painted
 from diffusegen_core.report import figures
+from diffusegen_core.report.rule import NOT_MADE
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, moves
+from diffusegen_core.store.stamps import STAMP
 
 STAGES = {"cluster": "a", "train": "b", "inpaint": "c", "style": "d"}
 TESTS = "near real ones?\na copy?\ndoes it help?"
@@ -40,7 +42,7 @@ def draw(run: Run) -> list[Path]:
 
 
 def scheme(run: Run, pairs: Pairs) -> Figure:
-    """Figure 2: the stages, each with a picture that this run made, or "not in this run" if it made none.
+    """Figure 2: the stages, each with a picture that this run made, or a word on why there is none.
 
     In two rows, so that its words are legible on a page as narrow as a phone's.
     """
@@ -62,7 +64,8 @@ def scheme(run: Run, pairs: Pairs) -> Figure:
         title = f"$\\bf{{{letter}}}$  {name}" if letter else name
         ax.text(left + 0.88, top + 0.2, title, ha="center", va="center", fontsize=16)
         if image is None:
-            words, colour = (("not in this run", "0.45") if text else (TESTS, "black"))
+            empty = any((run.folder / name).glob(f"*/{STAMP}"))  # made, but without a picture to show
+            words, colour = (("no picture" if empty else NOT_MADE, "0.45") if text else (TESTS, "black"))
             ax.text(left + 0.88, top + 1.1, words, ha="center", va="center", fontsize=13.3, color=colour,
                     linespacing=1.8)
         else:

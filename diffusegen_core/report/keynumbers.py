@@ -54,8 +54,9 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
             "each kind) is small where images look alike. Painted and pasted pairs keep their surroundings, "
             "so theirs may be smaller than that of other real pairs."
             if any(heading.startswith("distance") for heading in columns) else "")
-    return show(frame, name, "Key numbers of this run; Dice and differences with 95 % intervals."
-                             f"{tested}{alone}{mixed}{near}{_audited(run, list(columns.get(COPIES, {})))}")
+    what = f"Key numbers of this run{'; Dice and differences with 95 % intervals' if first else ''}."
+    return show(frame, name, f"{what}{tested}{alone}{mixed}{near}"
+                             f"{_audited(run, list(columns.get(COPIES, {})))}")
 
 
 def gains(run: Run, result: Tested, name: str) -> Table:
@@ -173,7 +174,7 @@ def _evaluated(run: Run) -> dict[str, Texts]:
         return {}
     metric = result.metrics.frechet
     rows = result.equal[result.equal["metric"] == metric]
-    distances = {str(kind): number(mine["value"].mean(), ".4g")
+    distances = {str(kind): number(max(mine["value"].mean(), 0.0), ".4g")
                  for kind, mine in rows.groupby("data type", sort=False)}
     counts = {kind.name: answer.flagged(result.copies.loc[kind.name])
               for kind in result.types if kind.is_painted or kind.is_pasted or kind == GAN}

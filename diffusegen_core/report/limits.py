@@ -47,7 +47,8 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
     if p.data.drawn:
         yield ("The data are phantoms drawn by code: nothing here is evidence about "
                f"{RESEMBLED[p.data.source]}.")
-    if networks and not p.data.drawn and p.segment.held_out and not _grouped(p, pairs):
+    held_out = p.data.held_share and pairs is not None  # read, so that it is known what belongs together
+    if (networks or held_out) and not p.data.drawn and p.segment.held_out and not _grouped(p, pairs):
         yield ("Nothing says which pairs are of one patient (`data.patients`): test images may be of "
                "patients that were trained on, and all scores too optimistic for new patients.")
     if p.data.image_size < FULL_SIZE:

@@ -22,6 +22,7 @@ from diffusegen_core.report import (
     claims,
     keynumbers,
     limits,
+    realism,
     recommendation,
     showcase,
     tables,
@@ -35,6 +36,7 @@ from diffusegen_core.store import files, moves
 from diffusegen_core.store.stamps import in_place
 
 CITATION = Path(__file__).parents[2] / "CITATION.cff"
+ANSWERS = "The answers"
 STRIP, ENDS = "strip", "best_and_worst"  # pictures in the figures folder of the run
 
 
@@ -43,15 +45,17 @@ def page(run: Run) -> str:
     moves.refuse_links(run.folder, ["figures"])
     progress = unfinished.of(run)
     made = {title: _part(run, make) for title, make in {
-        "The answers": lambda: _answers(run), "Key numbers": lambda: _numbers(run),
+        ANSWERS: lambda: _answers(run), "Key numbers": lambda: _numbers(run),
         "Best and worst pairs": lambda: _extremes(run)}.items()}
-    nothing = "" if made["The answers"] else _nothing(run, progress)
+    nothing = "" if made[ANSWERS] else _nothing(run, progress)
+    heads = {ANSWERS: "The cost"} if answer.COST_ALONE in made[ANSWERS] else {}
     lines = limits.of(run.params, progress.made, run.finished("data"), tests(run))
     said = {**made, "What this run cannot say": "\n".join(f"- {line}" for line in lines),
             "How to cite": cited()}
     return "\n\n".join(filter(None, [
-        "# What this run found", _what(run), nothing, _part(run, lambda: _strip(run, progress)),
-        *(f"## {title}\n\n{text}" for title, text in said.items() if text)])) + "\n"
+        f"# What this run {'has made' if heads or nothing else 'found'}", _what(run), nothing,
+        _part(run, lambda: _strip(run, progress)),
+        *(f"## {heads.get(title, title)}\n\n{text}" for title, text in said.items() if text)])) + "\n"
 
 
 def tests(run: Run) -> limits.Tests | None:
@@ -88,8 +92,8 @@ def _answers(run: Run) -> str:
         return ""
     table = answer.table(run, "front-answers", verdicts)
     classes = byclass.table(run)
-    return "\n\n".join(filter(None, [recommendation.of(run), classes._repr_markdown_() if classes else "",
-                                     table._repr_markdown_()]))
+    return "\n\n".join(filter(None, [recommendation.of(run), *realism.lines(run),
+                                     classes._repr_markdown_() if classes else "", table._repr_markdown_()]))
 
 
 def _numbers(run: Run) -> str:

@@ -24,7 +24,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Inpaint, Model
 from diffusegen_core.config.text import duration
-from diffusegen_core.data import dataset, patients, planes, sidecars
+from diffusegen_core.data import dataset, patients, planes, sidecars, testsets
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import JOINT
@@ -310,14 +310,28 @@ def data(p: Params) -> str:
     used = f"{subset}, {count} of them" if p.data.count else subset
     held, trained = held_out(p), (read_stamp(p.folder / "data") or {}).get("pairs")
     if held and trained:
-        unread = ", of which unusable ones are still to be left out" if p.data.on_bad == "skip" else ""
-        used = f"{trained + held} pairs, {trained} to train on, {held} held out{unread}"
+        usable, lost = held, ""
+        if (read := _read_held_out(p)) is not None:
+            usable, lost = read, f" ({held - read} more unusable)" if read < held else ""
+        elif p.data.on_bad == "skip":
+            lost = ", less any that turn out to be unusable"
+        used = f"{trained + usable} pairs, {trained} to train on, {usable} held out{lost}"
     return f"{folder}: {used}{sidecars.left_out(p.folder / 'data')}"
 
 
 def held_out(p: Params) -> int:
     """How many real pairs of a run are held out; 0 where the data are not read yet."""
     return len(patients.read(p.folder / "data" / dataset.PAIRS)[1])
+
+
+def _read_held_out(p: Params) -> int | None:
+    """How many of the held-out pairs proved usable; None where the test sets are not made yet."""
+    for place in (p.folder / "tests" / name for name in (testsets.KVASIR, testsets.HELD_OUT)):
+        stored = place / dataset.PAIRS
+        if (read_stamp(place) or {}).get("origin") == p.data.source and sidecars.native_sizes(stored):
+            held = patients.read(p.folder / "data" / dataset.PAIRS)[1]
+            return len(sidecars.native_sizes(stored).keys() & set(held))
+    return None
 
 
 def _text(value: object, spec: str | None) -> str:
