@@ -311,7 +311,7 @@ def data(p: Params) -> str:
     held, trained = held_out(p), (read_stamp(p.folder / "data") or {}).get("pairs")
     if held and trained:
         usable, lost = held, ""
-        if (read := _read_held_out(p)) is not None:
+        if (read := testsets.usable_held_out(p)) is not None:
             usable, lost = read, f" ({held - read} more unusable)" if read < held else ""
         elif p.data.on_bad == "skip":
             lost = ", less any that turn out to be unusable"
@@ -322,16 +322,6 @@ def data(p: Params) -> str:
 def held_out(p: Params) -> int:
     """How many real pairs of a run are held out; 0 where the data are not read yet."""
     return len(patients.read(p.folder / "data" / dataset.PAIRS)[1])
-
-
-def _read_held_out(p: Params) -> int | None:
-    """How many of the held-out pairs proved usable; None where the test sets are not made yet."""
-    for place in (p.folder / "tests" / name for name in (testsets.KVASIR, testsets.HELD_OUT)):
-        stored = place / dataset.PAIRS
-        if (read_stamp(place) or {}).get("origin") == p.data.source and sidecars.native_sizes(stored):
-            held = patients.read(p.folder / "data" / dataset.PAIRS)[1]
-            return len(sidecars.native_sizes(stored).keys() & set(held))
-    return None
 
 
 def _text(value: object, spec: str | None) -> str:
