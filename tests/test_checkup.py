@@ -180,7 +180,10 @@ def test_d6_turned_masks_images_as_masks_black_images_and_copies_are_told(tmp_pa
     assert kinds(made) == [reading.SAME]
     assert "fit far better turned by 180 degrees: 1" in said(made, "suspicious")
     assert "are black, or nearly so: 3" in said(made, "suspicious")
-    assert said(made, "copies") == "look 1 pairs of images look identical: 4 and 5"
+    assert said(made, "copies") == "look 1 pair of images that look identical: 4 and 5"
+    told = checkup.checkup(folder, None, params.validate({"data": {
+        "source": str(folder), "patients": r"^(\d)", "on_bad": "skip"}}).data)
+    assert "that look identical, 1 of them of different patients: 4 and 5" in said(told, "copies")
 
 
 @pytest.mark.parametrize(("fit", "verdict", "how"), [

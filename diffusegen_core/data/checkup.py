@@ -14,6 +14,7 @@ import numpy as np
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import printable, some
+from diffusegen_core.config.text import counted
 from diffusegen_core.data import (
     doubtful,
     fits,
@@ -196,10 +197,11 @@ def twins(seen: Seen) -> list[tuple[str, str]]:
 
 def _lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     first = ("", "layout", f"{report.layout}: {len(report.pairs)} usable pairs")
+    told, _ = patients.split(report, settings.model_copy(update={"holdout": None}), 0)
     return [first, *_image_lines(seen, settings), *_shape_lines(seen, settings),
             *_mask_lines(seen, settings), *_unnamed_lines(report, seen, settings),
-            *_class_lines(report, seen, settings), *_odd_lines(report, seen),
-            *_patient_lines(report, settings)]
+            *_class_lines(report, seen, settings), *_odd_lines(report, seen, told),
+            *_patient_lines(told, settings)]
 
 
 def _image_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
@@ -302,20 +304,22 @@ def _without(report: Report, how: labels.Rule) -> dict[str, list[str]]:
             if (names := [printable(name) for name, own in keys.items() if key not in own])}
 
 
-def _odd_lines(report: Report, seen: Seen) -> list[tuple[str, str, str]]:
+def _odd_lines(report: Report, seen: Seen, told: Mapping[str, str]) -> list[tuple[str, str, str]]:
     lines = [(LOOK, "suspicious", f"{len(names)} {what}: {some([printable(name) for name in names])}")
              for what, names in seen.odd.items()]
     if same := twins(seen):
-        listed = some([f"{printable(one)} and {printable(other)}" for one, other in same])
-        lines.append((LOOK, "copies", f"{len(same)} pairs of images look identical: {listed}"))
+        across = [pair for pair in same if told.get(pair[0]) != told.get(pair[1])]
+        whose = f", {len(across) or 'none'} of them of different patients" if told else ""
+        listed = some([f"{printable(one)} and {printable(other)}" for one, other in across or same])
+        lines.append((LOOK, "copies",
+                      f"{counted(len(same), 'pair')} of images that look identical{whose}: {listed}"))
     if report.ignored:
         lines.append((LOOK, "not used", f"{len(report.ignored)} pictures are used neither as images nor as "
                                         f"masks, such as {report.named(report.ignored[0])}"))
     return lines
 
 
-def _patient_lines(report: Report, settings: Data) -> list[tuple[str, str, str]]:
-    told, _ = patients.split(report, settings.model_copy(update={"holdout": None}), 0)
+def _patient_lines(told: Mapping[str, str], settings: Data) -> list[tuple[str, str, str]]:
     if not told:
         return []
     if settings.patients is None:
