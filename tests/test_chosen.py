@@ -127,6 +127,42 @@ def test_windows_keep_the_masks_of_other_classes(p: params.Params) -> None:
             assert masks is None or np.array_equal(drawn[1], spot.new == 2)
 
 
+@pytest.mark.parametrize("window", [None, 1.6])
+def test_new_objects_lie_within_a_class_that_follows_those_that_go(p: params.Params,
+                                                                  window: float | None) -> None:
+    p = changed(p, inpaint__masks="varied", inpaint__classes=["kidney"], inpaint__within="liver",
+                inpaint__samples=2, inpaint__baselines=["Paste"])
+    run = Run(p)
+    scenes = Scenes.of(run.workspace, run.pairs, p.inpaint, window, p.data)
+    scene = scenes.scene([Job(index, f"a{index}", "a", 0, "cluster-00", 1, index) for index in range(3)])
+    for spot, mask, real in zip(scene.spots, scene.masks, run.pairs.masks, strict=False):
+        room, new = real[0] | real[1], mask[1]
+        assert new.any()
+        assert not (new & (1 - room)).any()
+        assert np.array_equal(mask[0], room & (1 - new)), "liver, where a kidney was"
+        assert np.array_equal(mask[2], real[2])
+        assert np.array_equal(planes.separate(spot.rest, 3)[0], room)
+        assert np.array_equal(spot.old > 0, real[1] > 0)
+    run.make("paste")
+    [pasted] = run.pasted.sets.values()
+    for name, source in zip(pasted.manifest["name"], pasted.manifest["source"], strict=True):
+        mask, real = pairsets.read_pair(pasted.folder, name)[1], run.pairs.named([source]).masks[0]
+        assert not (mask[1] & (1 - (real[0] | real[1]))).any()
+    if window is None:
+        made = run.make("inpaint").sets[PAINT]
+        assert len(made) + len(made.left_out) == 8
+        assert made.stamp["recipe"]["inpaint"]["within"] == "liver"
+
+
+@pytest.mark.parametrize(("inpaint", "says"), [
+    ({"within": "spleen"}, r"inpaint\.within: the data have no class spleen; they have liver, "),
+    ({"within": "liver"}, "liver is painted anew itself"),
+    ({"within": "liver", "classes": ["kidney"], "masks": "joint"}, "needs given masks")])
+def test_a_class_to_lie_within_that_cannot_be_is_refused(inpaint: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        params.validate({"data": SLICES, "inpaint": inpaint})
+
+
 def test_styling_the_audit_and_pasting_know_which_classes_were_painted(p: params.Params) -> None:
     p = changed(p, inpaint__masks="varied", inpaint__classes=["kidney"], inpaint__baselines=["Paste"])
     run = Run(p)

@@ -140,7 +140,8 @@ def decisive(settings: Inpaint) -> Recipe:
     """The parameters that decide what a pair is like, as a recipe names them."""
     chosen = {key: value for key, value in plain(settings).items() if key not in IRRELEVANT}
     # Newer parameters are named only where they do something, so that older finished pairs still hold.
-    for name, usual in (("clip", True), ("seamless", False), ("classes", None), ("turn", masks.ANY)):
+    for name, usual in (("clip", True), ("seamless", False), ("classes", None), ("turn", masks.ANY),
+                        ("within", None)):
         if chosen[name] == usual:
             del chosen[name]
     return chosen

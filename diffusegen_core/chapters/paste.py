@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from diffusegen_core.chapters.costs import Cost, Work, without_network
-from diffusegen_core.chapters.scenes import chosen
+from diffusegen_core.chapters.scenes import chosen, inside
 from diffusegen_core.config import devices
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.sections import Inpaint
@@ -54,8 +54,8 @@ class Pasted(PairSets):
 def run(ws: Workspace, pairs: Pairs, settings: Inpaint, data: Data = PLAIN) -> Pasted | None:
     """Make every pair that is not there yet; None if inpaint.baselines asks for none. `data` names the
     classes that inpaint.classes chooses from."""
-    which = chosen(settings, data)
-    sets = {data_type: _set(ws, data_type, pairs, settings, which)
+    which, within = chosen(settings, data), inside(settings, data)
+    sets = {data_type: _set(ws, data_type, pairs, settings, which, within)
             for data_type in pasted(settings.baselines)}
     return Pasted(sets) if sets else None
 
@@ -78,30 +78,33 @@ def plan(seed: int, pairs: Pairs, settings: Inpaint) -> list[Job]:
             for index, name in ((index, pairs.names[index]) for index in sources)]
 
 
-def _set(ws: Workspace, data_type: DataType, pairs: Pairs, settings: Inpaint, which: Chosen) -> PairSet:
+def _set(ws: Workspace, data_type: DataType, pairs: Pairs, settings: Inpaint, which: Chosen,
+         within: int | None) -> PairSet:
     jobs = plan(ws.seed, pairs, settings)
-    artifact = ws.artifact(data_type.artifact, {**_recipe(ws, data_type, pairs, jobs, settings.turn),
+    artifact = ws.artifact(data_type.artifact, {**_recipe(ws, data_type, pairs, jobs, settings),
                                                 **pairsets.painted_anew(which)})
     if not artifact.made():
         pairsets.make(ws, artifact, f"Pasting {data_type}", jobs, settings.batch_size, make_batch, MANIFEST,
                       pairs=pairs.stored, data_type=data_type, which=which,
-                      turn=settings.turn)
+                      turn=settings.turn, within=within)
     return pairsets.read(artifact, data_type)
 
 
-def _recipe(ws: Workspace, data_type: DataType, pairs: Pairs, jobs: list[Job], turn: float) -> Recipe:
+def _recipe(ws: Workspace, data_type: DataType, pairs: Pairs, jobs: list[Job], settings: Inpaint) -> Recipe:
     return {"version": [VERSION, lesions.VERSION, masks.VERSION], "pairs": pairs.digest, "seed": ws.seed,
             "jobs": {job.name: job.seed for job in jobs}, "models": {NO_MODEL: data_type.name},
-            **({} if turn == masks.ANY else {"turn": turn})}
+            **({} if settings.turn == masks.ANY else {"turn": settings.turn}),
+            **({} if settings.within is None else {"within": settings.within})}
 
 
 def make_batch(jobs: list[Job], keys: list[str], folder: Path, pairs: Path, data_type: DataType,
-               which: Chosen = None, turn: float = masks.ANY) -> None:
+               which: Chosen = None, turn: float = masks.ANY,
+               within: int | None = None) -> None:
     """Paste a lesion into the source of each job, and write the pairs."""
     known = dataset.read(pairs)
     for job, key in zip(jobs, keys, strict=True):
         began = time.monotonic()
-        lesion = lesions.cut(known, job.index, seeds.rng(job.seed, "lesion"), which, turn)
+        lesion = lesions.cut(known, job.index, seeds.rng(job.seed, "lesion"), which, turn, within)
         image, mask = lesions.pasted(known, job.index, lesion, data_type)
         areas = planes.union(known.masks[job.index]), lesion.mask > 0, planes.union(mask)
         row = {**job.origin, "lesion_of": known.names[lesion.donor], "lesion_change": lesion.change,

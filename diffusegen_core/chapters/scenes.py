@@ -6,7 +6,7 @@ tissue where the new mask does not reach, so that any picture can get any lesion
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +36,11 @@ def chosen(settings: Inpaint, data: Data) -> Chosen:
     """The classes that inpaint.classes names, as indices into data.classes; None for all."""
     places = {data.classes.index(name) for name in settings.classes or data.classes}
     return None if len(places) == len(data.classes) else tuple(sorted(places))
+
+
+def inside(settings: Inpaint, data: Data) -> int | None:
+    """The index of the class that inpaint.within names; None for no limit."""
+    return None if settings.within is None else data.classes.index(settings.within)
 
 
 def with_chosen(pairs: Pairs, settings: Inpaint, data: Data) -> Pairs:
@@ -102,6 +107,8 @@ class Scenes:
     """As data.window."""
     chosen: Chosen = None
     """The classes that inpaint.classes names."""
+    within: int | None = None
+    """The index of the class that inpaint.within names."""
 
     @classmethod
     def of(cls, ws: Workspace, pairs: Pairs, settings: Inpaint, window: float | None = None,
@@ -110,7 +117,7 @@ class Scenes:
         files = {name: pictures.load(ws, name, source, pairs.image_size, data).stored
                  for name, source in pictures.folders(settings).items()}
         return cls(settings, pairs.stored, files.get(pictures.MASKS), files.get(pictures.BACKGROUNDS), window,
-                   chosen(settings, data))
+                   chosen(settings, data), inside(settings, data))
 
     @property
     def guidance_scale(self) -> float:
@@ -149,12 +156,13 @@ class Scenes:
 
     def scene(self, jobs: Sequence[Job]) -> Scene:
         """The scene of a batch; each job's part depends on its own seed alone."""
-        shown = self.pictures(jobs)
+        shown = self._healed(self.pictures(jobs))
         old = planes.only(shown.masks, self.chosen)
         if self.settings.masks == JOINT:
             region = regions.filled(old, None, self.settings.dilate)
             return Scene(shown, None, region, [{} for _ in jobs], self.chosen)
-        drawn = [self._drawn(job, image) for job, image in zip(jobs, shown.images, strict=True)]
+        drawn = [self._drawn(job, image, known) for job, image, known in
+                 zip(jobs, shown.images, shown.masks, strict=True)]
         new = planes.separate(np.stack([mask.mask for _, mask in drawn]), shown.planes.classes)
         rows: list[Row] = [{"picture": name, "mask_of": of, "mask_change": mask.change}
                            for name, (of, mask) in zip(shown.names, drawn, strict=True)]
@@ -162,12 +170,18 @@ class Scenes:
         whole = planes.laid_over(planes.without(shown.masks, self.chosen), new, shown.overlap)
         return Scene(shown, whole, region, rows, self.chosen)
 
-    def _drawn(self, job: Job, image: np.ndarray) -> tuple[str, Drawn]:
-        """A job's mask, and the name of the pair that it was made from."""
+    def _healed(self, shown: Pairs) -> Pairs:
+        """The pictures as they are without their old objects: with the class `within` in their place."""
+        if self.within is None:
+            return shown
+        return replace(shown, masks=lesions.healed(shown.masks, self.chosen, self.within))
+
+    def _drawn(self, job: Job, image: np.ndarray, known: np.ndarray) -> tuple[str, Drawn]:
+        """A job's mask, and the name of its pair of origin. `known` (M, S, S) are its picture's masks."""
         rng, pairs = seeds.rng(job.seed, "mask"), dataset.read(self.given or self.pairs)
         able = lesions.having(pairs, self.chosen)
         number = job.index if self.settings.masks == OWN else able[int(rng.integers(len(able)))]
         name, mask = pairs.names[number], planes.numbered(planes.only(pairs.masks[number], self.chosen))
         if self.settings.masks != VARIED or not mask.any():
             return name, Drawn(mask, "")
-        return name, masks.varied(mask, masks.field_of_view(image), rng, self.settings.turn)
+        return name, masks.varied(mask, lesions.room(image, known, self.within), rng, self.settings.turn)

@@ -34,6 +34,7 @@ def _data(p: "Params") -> Iterator[str]:
     if unknown:
         yield (f"inpaint.classes: the data have no class {unknown[0]}; they have "
                f"{', '.join(p.data.classes)}.")
+    yield from _within(p)
     if p.data.count is not None and p.cluster.k > p.data.count:
         yield f"cluster.k {p.cluster.k} is more than the {p.data.count} pairs of data.count."
     if p.inpaint.backgrounds and p.inpaint.masks == "joint":
@@ -43,6 +44,19 @@ def _data(p: "Params") -> Iterator[str]:
     for name, counts in (("segment.samples", p.segment.samples), ("augment.ratios", p.augment.ratios)):
         if counts and max(counts) > p.inpaint.samples:
             yield f"{name} {max(counts)} exceeds inpaint.samples {p.inpaint.samples}."
+
+
+def _within(p: "Params") -> Iterator[str]:
+    within = p.inpaint.within
+    if within is None:
+        return
+    if within not in p.data.classes:
+        yield f"inpaint.within: the data have no class {within}; they have {', '.join(p.data.classes)}."
+    elif within in (p.inpaint.classes or p.data.classes):
+        yield (f"inpaint.within: {within} is painted anew itself. Name the classes to paint, without it, in "
+               "inpaint.classes.")
+    if p.inpaint.masks == "joint" or p.inpaint.backgrounds:
+        yield "inpaint.within needs given masks, and the run's own pictures: no inpaint.backgrounds."
 
 
 def _phantoms(data: Data) -> Iterator[str]:

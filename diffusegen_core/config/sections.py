@@ -157,6 +157,9 @@ class Inpaint(Section):
     classes: list[str] | None = Field(
         None, min_length=1, description="the classes of data.labels that are painted anew; the others stay; "
                                         "null: all")
+    within: str | None = Field(
+        None, min_length=1, description="the class of data.labels inside which new objects are placed, and "
+                                        "which takes the place of one that goes; null: anywhere")
     dilate: PositiveInt = Field(20, description="ellipse that widens the mask to be filled, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")

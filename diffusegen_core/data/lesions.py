@@ -47,11 +47,26 @@ def having(pairs: Pairs, chosen: Chosen) -> list[int]:
     return there if chosen is not None and there else list(range(len(pairs)))
 
 
+def healed(known: np.ndarray, chosen: Chosen, within: int) -> np.ndarray:
+    """Masks (..., M, S, S) in which the class `within` is also where the chosen ones are."""
+    whole = known.copy()
+    whole[..., within, :, :] |= planes.union(planes.only(known, chosen))
+    return whole
+
+
+def room(image: np.ndarray, known: np.ndarray, within: int | None) -> np.ndarray:
+    """Where a lesion may be placed in an image (C, S, S), (S, S) in {0, 1}: in the field of view and, of its
+    masks `known` (M, S, S), in the class `within`."""
+    view = masks.field_of_view(image)
+    return view if within is None else view * known[within]
+
+
 def cut(pairs: Pairs, source: int, rng: np.random.Generator, chosen: Chosen = None,
-        turn: float = masks.ANY) -> Cut:
+        turn: float = masks.ANY, within: int | None = None) -> Cut:
     """A lesion for the picture of the pair `source`: from another pair, or its own where there is no other.
 
-    A donor's lesions stay together; only its chosen classes count. They are turned by at most `turn` degrees.
+    A donor's lesions stay together; only its chosen classes count. They are turned by at most `turn` degrees,
+    and placed inside the class `within` or the chosen ones.
     """
     others = [i for i in having(pairs, chosen) if i != source] or [source]
     donor = others[rng.integers(len(others))]
@@ -60,7 +75,8 @@ def cut(pairs: Pairs, source: int, rng: np.random.Generator, chosen: Chosen = No
     lesion = shown if shown.any() else own  # nothing is cut out of the frame
     if not lesion.any():  # a donor without a chosen class, where no pair has one
         return Cut(donor, pairs.images[donor].transpose(1, 2, 0), lesion, "")
-    moved = masks.moved(lesion, masks.field_of_view(pairs.images[source]), rng, turn)
+    there = pairs.masks[source] if within is None else healed(pairs.masks[source], chosen, within)
+    moved = masks.moved(lesion, room(pairs.images[source], there, within), rng, turn)
     picture = [cv2.warpAffine(plane, moved.matrix, moved.mask.shape[::-1], flags=cv2.INTER_LINEAR,
                               borderMode=cv2.BORDER_REPLICATE) for plane in pairs.images[donor]]
     return Cut(donor, np.stack(picture, axis=2), moved.mask, moved.change)

@@ -104,4 +104,5 @@ def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
                f"{SMALL} pixels at {side} px a side.{closer}")
     if len(p.data.classes) > 1 and p.inpaint.classes is None:
         yield (f"All {len(p.data.classes)} classes are moved and repainted together. To paint one and "
-               f"leave the others as they are: -p inpaint.classes '[{printable(p.data.classes[-1])}]'.")
+               f"leave the others as they are: -p inpaint.classes '[{printable(p.data.classes[-1])}]'; "
+               "-p inpaint.within CLASS keeps it inside of another one.")

@@ -76,9 +76,10 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
         angle = "any angle" if turn == ANY_ANGLE else f"up to {turn:g} degrees"
         yield (f"{turned} objects are turned by {angle}, and real pairs are {real}: a gain over Real may "
                f"be no more than turned real pairs would give{mend}.")
-    if p.inpaint.classes and p.inpaint.masks == VARIED and "inpaint" in made:
+    if p.inpaint.classes and p.inpaint.masks == VARIED and not p.inpaint.within and "inpaint" in made:
         yield (f"Painted regions of {', '.join(p.inpaint.classes)} are placed wherever tissue is seen, also "
-               "outside the organ that they belong to, and where an old one is gone the mask has background.")
+               "outside the organ that they belong to, and where an old one is gone the mask has background "
+               "(`inpaint.within`).")
     if networks:
         yield from _of_networks(p, seeds)
         yield from _of_gains(p, min(seeds.values()), tests)
