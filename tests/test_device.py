@@ -8,7 +8,7 @@ import torch
 from pretended import Pretence, pretended
 
 from diffusegen_core.chapters.trained import WEIGHTS
-from diffusegen_core.config import params
+from diffusegen_core.config import devices, params
 from diffusegen_core.config.params import Params
 from diffusegen_core.planning import flops, probe
 from diffusegen_core.run import Run
@@ -117,3 +117,16 @@ def test_chapters_make_there_what_they_make_here(nano: dict, p: Params, monkeypa
                          ("data", False)):
         device = files.read_json(p.folder / place / STAMP)["device"]
         assert (device == "pretended GPU") == there, f"{place}: {device}"
+
+
+def test_no_more_threads_are_used_than_the_process_may_use_cores(monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+    monkeypatch.setattr(devices.torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(devices.torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(devices.dask.system, "CPU_COUNT", 2)
+    devices._within_quota()
+    assert asked == [], "OMP_NUM_THREADS is set here, and is the user's word"
+    for name in devices.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    devices._within_quota()
+    assert asked == [2]

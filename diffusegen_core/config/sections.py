@@ -140,8 +140,8 @@ class Inpaint(Section):
         "paper; or given masks: `own` (the source's), `varied` (those of training pairs, changed and placed "
         "anew), or a folder of masks")
     turn: float = Field(
-        180.0, ge=0, le=180, description="the largest angle, in degrees, by which pasted lesions and given "
-                                         "masks, other than `own`, are turned; 180: any")
+        180.0, ge=0, le=180, description="the largest angle, in degrees, by which pasted lesions and "
+                                         "`varied` masks are turned; 180: any")
     backgrounds: str | None = Field(
         None, min_length=1, description="a folder of pictures without lesions to paint into, by given masks; "
                                         "null: the sources")
