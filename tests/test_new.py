@@ -363,6 +363,33 @@ def test_what_is_held_out_is_what_a_run_holds_out(checkout, tmp_path, timed, off
     assert max(made.params.augment.sizes) <= len(stored)
 
 
+def test_the_test_images_that_show_each_class_are_counted(checkout, tmp_path, timed, offline):
+    timed(0.01)
+    for number in range(80):
+        image, mask, _ = phantom.draw(3, number, 64)
+        grey = 1 * (mask[0] > 0)
+        grey[:8, :8] = 2 * (number % 4 == 0)
+        dataset.write_pair(tmp_path / "pairs", f"{number:02d}", image, mask)
+        Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "pairs" / "masks" / f"{number:02d}.png")
+    made = making.make(Wish(tmp_path / "pairs", changes={"data": {"labels": {"1": "organ", "2": "stone"}}}))
+    held = made.data.held
+    stones = sum(int(name) % 4 == 0 for name in held)
+    assert 0 < stones < power.LEAST_IMAGES <= len(held)
+    assert (f"look  held out     of {len(held)} masks: organ in {len(held)}, stone in {stones}; a verdict on a "
+            "class needs 20") in making.text(made)
+    assert (f"There will be no verdict on stone alone: it needs 20 test images that show the class, and there "
+            f"are {stones}.") in made.limits
+
+
+def test_look_alikes_of_guessed_patients_are_counted(pairs):
+    image, mask, _ = phantom.draw(3, 0, 96)
+    dataset.write_pair(pairs, "pat07_99", image, mask)
+    seen = firstlook.look(pairs, {}, None, {})
+    assert seen.guessed
+    [line] = [words for _, subject, words in seen.lines if subject == "copies"]
+    assert line == "1 pair of images that look identical, 1 of them of different patients: pat00_0 and pat07_99"
+
+
 def test_the_share_that_is_enough_is_one_of_whole_patients(pairs):
     data = firstlook.look(pairs, {}, r"^(pat[0-9]+)_", {})
     share, left = data.enough(64)
@@ -440,7 +467,8 @@ def test_the_limits_tell_the_gain_that_seeds_and_generators_can_find(seeds: int,
                                                                      told: str):
     p = params.validate({"generators": generators, "segment": {"seeds": seeds},
                          "augment": {"seeds": seeds, "generator_sees": sees}})
-    data = SimpleNamespace(held=["a"], kept=lambda side: (100, 36), patients={"a": "1"}, kind="patient")
+    data = SimpleNamespace(held=["a"], kept=lambda side: (100, 36), few=lambda side: {}, patients={"a": "1"},
+                           kind="patient")
     best = SimpleNamespace(rung=ladder.LADDER[0], repeated=float("nan"))
     found = [line for line in cautions._of_tests(p, data, best) if "Gains in Dice" in line]
     assert len(found) == bool(told)

@@ -5,7 +5,7 @@ A problem makes a pair unusable. A line to look at (`look`) may be in order, and
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,8 +61,8 @@ class Seen:
     odd: dict[str, list[str]] = field(default_factory=dict)
     """What is odd -> pairs."""
     colourless: bool = True
-    classes: Counter[int] = field(default_factory=Counter)
-    """Index of a class -> masks that have a pixel of it."""
+    classes: dict[str, list[int]] = field(default_factory=dict)
+    """Pair -> the indices of the classes that its mask has a pixel of."""
     shown: dict[str, np.ndarray] = field(default_factory=dict)
     """Pair -> its looks, see `testsets.looks`."""
     windows: set[tuple[float, float]] = field(default_factory=set)
@@ -75,10 +75,14 @@ class Checkup:
     """What is wrong, and what was seen."""
 
     report: Report
-    lines: list[tuple[str, str, str]]
-    """Verdict, subject, and what there is to say."""
     seen: Seen
-    """What the lines are made from."""
+    settings: Data
+    """How the folder was read; `data.patients` may be another, which changes no pair."""
+
+    @property
+    def lines(self) -> list[tuple[str, str, str]]:
+        """Verdict, subject, and what there is to say."""
+        return list(_lines(self.report, self.seen, self.settings))
 
     @property
     def text(self) -> str:
@@ -112,7 +116,7 @@ def checkup(folder: Path | str, clusters: int | None = None, settings: Data | No
     watched = reading.read(report, settings, lambda look: _note(seen, look, settings.fit, sides))
     report.pairs = sound = [pair for pair, _, _ in watched]
     selection.require(report, clusters or 1, len(sound))
-    return Checkup(report, list(_lines(report, seen, settings)), seen)
+    return Checkup(report, seen, settings)
 
 
 def _note(seen: Seen, look: Look, fit: str, sides: list[int]) -> None:
@@ -155,8 +159,7 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
     if doubtful.inverted(union):
         _odd(seen, "have masks that may be inverted: most of the picture or of its border is of a class",
              name)
-    for number in np.flatnonzero(mask.any(axis=(0, 1))).tolist():
-        seen.classes[number] += 1
+    seen.classes[name] = np.flatnonzero(mask.any(axis=(0, 1))).tolist()
     for region in reading.areas(mask):
         seen.areas.append((region / union.size, name))
     for side in sides:
@@ -279,15 +282,25 @@ def _class_lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, 
     """How many masks have each class, and which pairs lack the file of a class that others have."""
     lines = []
     if settings.labels and seen.masks and (len(settings.classes) > 1 or not seen.classes):
-        told = ", ".join(f"{printable(name)} in {seen.classes[number] or 'none'}"
-                         for number, name in enumerate(settings.classes))
-        lines.append((OK if len(seen.classes) == len(settings.classes) else LOOK, "classes",
-                      f"of {seen.masks.total()} masks: {told}"))
+        shown = showing(seen, settings, seen.classes)
+        lines.append((OK if all(shown.values()) else LOOK, "classes",
+                      f"of {seen.masks.total()} masks: {listed(shown)}"))
     if settings.label_kind == "name" and not report.told:
         lines += [(LOOK, "class files", f"{len(names)} have no file for {printable(key)}, by its ending, "
                                         f"folder or name: {some(names)}")
                   for key, names in _without(report, labels.rule(settings)).items()]
     return lines
+
+
+def showing(seen: Seen, settings: Data, names: Iterable[str]) -> dict[str, int]:
+    """How many of the named pairs' masks show each class."""
+    each = Counter(number for name in names for number in seen.classes.get(name, []))
+    return {called: each[number] for number, called in enumerate(settings.classes)}
+
+
+def listed(shown: Mapping[str, int]) -> str:
+    """As "liver in 24, lesion in none"."""
+    return ", ".join(f"{printable(name)} in {count or 'none'}" for name, count in shown.items())
 
 
 def _without(report: Report, how: labels.Rule) -> dict[str, list[str]]:
@@ -310,9 +323,9 @@ def _odd_lines(report: Report, seen: Seen, told: Mapping[str, str]) -> list[tupl
     if same := twins(seen):
         across = [pair for pair in same if told.get(pair[0]) != told.get(pair[1])]
         whose = f", {len(across) or 'none'} of them of different patients" if told else ""
-        listed = some([f"{printable(one)} and {printable(other)}" for one, other in across or same])
+        named = some([f"{printable(one)} and {printable(other)}" for one, other in across or same])
         lines.append((LOOK, "copies",
-                      f"{counted(len(same), 'pair')} of images that look identical{whose}: {listed}"))
+                      f"{counted(len(same), 'pair')} of images that look identical{whose}: {named}"))
     if report.ignored:
         lines.append((LOOK, "not used", f"{len(report.ignored)} pictures are used neither as images nor as "
                                         f"masks, such as {report.named(report.ignored[0])}"))

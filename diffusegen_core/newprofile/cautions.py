@@ -41,6 +41,10 @@ def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
     if images < power.LEAST_IMAGES:
         yield (f"There will be no verdict: it needs {power.LEAST_IMAGES} test images, and there are "
                f"{images}. {_more(data, best.rung.side)}")
+    elif data.held and (few := data.few(best.rung.side)):
+        yield (f"There will be no verdict on {' or '.join(map(printable, few))} alone: it needs "
+               f"{power.LEAST_IMAGES} test images that show the class, and there are "
+               f"{' and '.join(map(str, few.values()))}.")
     if seeds < power.LEAST_SEEDS:
         takes = f", and the run takes about {duration(best.repeated)}" if isfinite(best.repeated) else ""
         yield (f"There will be no verdict: it needs {power.LEAST_SEEDS} repetitions, and there is time for "

@@ -1,7 +1,7 @@
 """The first part of `diffusegen new`: reading the folder, identifying patients, and holding some out."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,23 @@ class Folder:
     def lines(self) -> list[tuple[str, str, str]]:
         """What was found, one verdict per line, and who is held out."""
         seen = [line for line in self.seen.lines if line[1] != "patients"]
-        last = (checkup.LOOK if not self.patients else checkup.OK, "patients", self._patients())
-        return [*seen, *([last] if self.held or self.patients else [])]
+        told = (checkup.LOOK if not self.patients else checkup.OK, "patients", self._patients())
+        return [*seen, *([told] if self.held or self.patients else []), *self._classes()]
+
+    def few(self, side: int) -> dict[str, int]:
+        """Of several classes, those that too few test images show for a verdict, and how many do."""
+        held = set(self.held) - self.left_out(side)
+        shown = checkup.showing(self.seen.seen, self.settings, held) if len(self.settings.classes) > 1 else {}
+        return {name: count for name, count in shown.items() if count < power.LEAST_IMAGES}
+
+    def _classes(self) -> list[tuple[str, str, str]]:
+        if not self.held or len(self.settings.classes) == 1:
+            return []
+        shown = checkup.showing(self.seen.seen, self.settings, self.held)
+        enough = min(shown.values()) >= power.LEAST_IMAGES
+        return [(checkup.OK if enough else checkup.LOOK, "held out",
+                 f"of {counted(len(self.held), 'mask')}: {checkup.listed(shown)}; a verdict on a class needs "
+                 f"{power.LEAST_IMAGES}")]
 
     def _patients(self) -> str:
         held = f"{len(self.held)} of {len(self.seen.report.pairs)} pairs are held out"
@@ -126,6 +141,7 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
     if "holdout" not in given:
         settings = settings.model_copy(update={"holdout": _share(listed, usable, settings, seed)})
     told, held = patients.split(listed, settings, seed)
+    seen = replace(seen, settings=settings)  # whether look-alikes are of different patients
     return Folder(settings, seen, listed, seed, guess is not None,
                   {name: patient for name, patient in told.items() if name in usable},
                   [name for name in held if name in usable])
