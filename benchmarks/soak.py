@@ -118,10 +118,11 @@ def two_at_once(place: Place, episode: Episode, rng: np.random.Generator) -> Non
     aim(place, {"fault": "stop", "victim": "self", "when": str(rng.choice(["before", "after"])),
                 "at": place.count() + int(rng.integers(1, NEAR + 1)),
                 "then": {"fault": "kill", "after": int(rng.integers(1, NEAR + 1))}})
+    struck_at, since = place.signs / "struck.json", time.monotonic()
     first = soakrun.started(place, episode.mode, [])
-    while first.poll() is None and not (place.signs / "struck.json").exists():
+    while first.poll() is None and not struck_at.exists() and time.monotonic() - since < soakrun.LONGEST:
         time.sleep(0.1)
-    if first.poll() is None:
+    if first.poll() is None and struck_at.exists():
         second = soakrun.started(place, "command", [], second=True)
         with suppress(subprocess.TimeoutExpired):
             second.wait(soakrun.LONGEST)
@@ -131,7 +132,7 @@ def two_at_once(place: Place, episode: Episode, rng: np.random.Generator) -> Non
             episode.wrong.append(f"a second command beside another was not refused: exit status {code}")
         episode.struck.append({"fault": "second", "path": "", "code": code})
     code = soakrun.ended(place, first, 0)
-    struck = files.read_json(place.signs / "struck.json") or {}
+    struck = files.read_json(struck_at) or {}
     clear(place)
     if struck:
         episode.struck += [*([struck.pop("first")] if "first" in struck else []), struck]

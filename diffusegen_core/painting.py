@@ -18,6 +18,7 @@ from diffusegen_core.config.checks import sources
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, printable, some
 from diffusegen_core.config.plainfiles import plain_file
+from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, masks, pairsets, pictures, planes, rasters, sidecars, windows
 from diffusegen_core.data.masks import Like
 from diffusegen_core.data.planes import Planes
@@ -155,8 +156,17 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[
         "old": None if wish.old is None else files.pixel_hash(wish.old), "remove": wish.remove,
         "models": {model.name: model.sha256 for model in run.models.models}, "weights": run.models.weights,
         "pairs": run.pairs.digest, "window": p.data.window,
-        "inpaint": inpaint.decisive(p.inpaint),
+        "inpaint": _decisive(p.inpaint, wish),
         "versions": {**files.versions(), **made_by}}
+
+
+def _decisive(settings: Inpaint, wish: PaintRequest) -> dict[str, Any]:
+    """The parameters of chapter 3 that decide what is painted. Those of its masks do so only where one is
+    drawn here, and `within` never: a picture of the user's has no such class."""
+    is_drawn = wish.mask is None and not wish.remove
+    turn = {"turn": settings.turn} if is_drawn and settings.turn != masks.ANY else {}
+    return {name: value for name, value in inpaint.decisive(settings).items()
+            if name not in ("turn", "within")} | turn
 
 
 def _refuse_changed(models: Trained, out: Path) -> None:

@@ -187,6 +187,12 @@ def test_memory_is_found_only_where_the_interval_lies_above_chance() -> None:
     assert below.verdict == "this test cannot tell", "the training pairs are the harder ones"
     assert "the training pairs have the larger errors" in below.basis
     assert "larger errors" not in found(0.45).basis
+    table = pd.DataFrame([
+        {"models": "a", "training pairs": 9, "held-out pairs": 8, "area": 0.4, "low": 0.3, "high": 0.47},
+        {"models": "b", "training pairs": 9, "held-out pairs": 8, "area": 0.5, "low": 0.4, "high": 0.6}])
+    other = answer.remembered(SimpleNamespace(membership=SimpleNamespace(table=table)), PLAIN).basis
+    assert "0.500 [0.400, 0.600], where 0.5 is chance" in other
+    assert other.endswith("nothing about memory (0.400 [0.300, 0.470] for a)"), "the one that lies below"
     assert answer.remembered(SimpleNamespace(membership=None), PLAIN) is None
 
 
@@ -464,6 +470,23 @@ def test_objects_that_are_turned_are_no_fair_match_for_real_pairs(masks: str, ba
     assert not lines_with("turned by any angle", inpaint={"masks": "varied"}, segment={"rotate": 180})
 
 
+@pytest.mark.parametrize(("classes", "backgrounds", "told"), [
+    (["stone"], None, True), (["stone", "*organ* <b>"], None, False), (["stone"], "a folder", False)])
+def test_a_limit_names_only_what_could_be_set(classes: list[str], backgrounds: str | None,
+                                              told: bool) -> None:
+    lines = lines_with("inpaint.within",
+                       data={"source": "mine", "labels": {"1": "*organ* <b>", "2": "stone"}},
+                       inpaint={"masks": "varied", "classes": classes, "backgrounds": backgrounds})
+    assert bool(lines) == told
+
+
+def test_the_name_of_a_class_is_no_markup_in_a_limit() -> None:
+    line, = lines_with("inpaint.within", data={"source": "mine", "labels": {"1": "organ", "2": "*a* <b>"}},
+                       inpaint={"masks": "varied", "classes": ["*a* <b>"]})
+    assert "*a*" not in line.replace("\\*", "")
+    assert "<b>" not in line
+
+
 @pytest.mark.parametrize("degrees", [0, 180])
 def test_real_pairs_are_turned_where_the_parameter_says_so_and_not_else(degrees: float) -> None:
     import albumentations as A
@@ -558,6 +581,10 @@ def test_the_gains_say_which_pairs_were_not_tried_and_why_real_pairs_have_two_va
     assert gains["real pairs (Real)"].endswith("] alone, trained anew")
     assert gains["painted and styled pairs (2-Styled-Paint)"].startswith("+0.1")
     assert " Not tried: chapter 7 was not asked for these pairs (`augment.types`)." in table.caption
+    subset = run.params.model_copy(update={"augment": run.params.augment.model_copy(
+        update={"generator_sees": "subset"})})
+    other = keynumbers.table(SimpleNamespace(params=subset, finished=made.get)).caption
+    assert " Not tried: the generators of chapter 7 see only a small set, and make other pairs " in other
     assert keynumbers.ANEW in table.caption
     assert "Dice is polyp Dice on HyperKvasir." in table.caption
     small = keynumbers.table(run)

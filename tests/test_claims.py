@@ -509,10 +509,11 @@ def test_words_of_a_small_set_are_those_of_the_runs_own_rule(alpha: float, rule:
     how = Augment(alpha=alpha, rule=rule)
     assert naming.mixed(16, DataType("Paste"), 3, how) == words
     assert naming.mixing(how) == caption
-    others = {"replace": "others are replaced.", "add": "others get synthetic pairs beside them."}[rule]
-    in_sets = naming.in_sets(how, 0.25)
-    assert in_sets.startswith("Of a set of real pairs, 25 % choose the best epoch and stay as they are; ")
-    assert in_sets.endswith(others)
+    done = {"replace": "are replaced", "add": "get synthetic pairs beside them"}[rule]
+    share = {0.5: "about half", 1.0: "all", 0.3: "about 30 %"}[alpha]
+    assert naming.in_sets(how, 0.25) == (
+        "Of a set of real pairs, 25 % choose the best epoch and stay as they are; "
+        f"{share} of the others {done}.")
     frame = results({"Real/16/": 0.4, "Paste/16/3": 0.5, "20-Styled-Diff/16/3": 0.6}, "augment")
     told = [v.in_words for v in claims.judge(frame, 300, 0, how=how) if v.in_words]
     assert len(told) > 1

@@ -306,6 +306,14 @@ def test_clipping_decides_a_pair_only_where_it_is_switched_off(nano_params: Para
     assert not_clipped == {**clipped, "clip": False}
 
 
+@pytest.mark.parametrize(("masks", "decides"), [("joint", False), ("own", False), ("varied", True)])
+def test_turning_decides_a_pair_only_where_masks_are_turned(nano_params: Params, masks: str, decides: bool):
+    any_way, little = (inpaint.decisive(changed(nano_params, ("inpaint.masks", masks),
+                                                ("inpaint.turn", turn)).inpaint) for turn in (180, 20))
+    assert "turn" not in any_way
+    assert little == {**any_way, **({"turn": 20.0} if decides else {})}
+
+
 def test_a_source_may_be_called_na(p: Params, tmp_path: Path):
     drawn = Run(p).pairs
     for i, name in enumerate(["NA", "null", "007", "nan"]):

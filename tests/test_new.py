@@ -475,6 +475,39 @@ def test_the_limits_tell_the_gain_that_seeds_and_generators_can_find(seeds: int,
     assert not told or told in found[0]
 
 
+def limits_of(images: int, **sections: dict) -> list[str]:
+    """The limits of a run with so many test images that concern these."""
+    data = SimpleNamespace(held=["a"], kept=lambda side: (100, images), few=lambda side: {},
+                           enough=lambda side: None, patients={"a": "1"}, kind="patient")
+    best = SimpleNamespace(rung=ladder.LADDER[0], repeated=float("nan"))
+    return list(cautions._of_tests(params.validate(sections), data, best))
+
+
+def test_repetitions_alone_make_no_verdict_where_test_images_lack():
+    seeds = {"segment": {"seeds": 1}, "augment": {"seeds": 1}}
+    few, = [line for line in limits_of(12, **seeds) if "repetitions, and there is time" in line]
+    assert few.endswith("there can be one with enough test images.")
+    enough, = [line for line in limits_of(30, **seeds) if "repetitions, and there is time" in line]
+    assert enough.endswith("there can be one.")
+
+
+def test_sizes_that_follow_the_pairs_are_not_called_none():
+    assert not [line for line in limits_of(30, augment={"sizes": None}) if "tried beside" in line]
+    assert [line for line in limits_of(30, augment={"sizes": [16]}) if "tried beside 16 of the 100" in line]
+
+
+def test_what_takes_an_unknown_time_is_not_added(checkout, pairs, monkeypatch, offline):
+    """Where memory did not suffice for part of the work."""
+    def make(p: Params, seconds: float) -> Plan:
+        return Plan(pd.DataFrame({
+            "chapter": ["train"], "kind": ["training"], "flop": [1.0], "seconds": [float("nan")],
+            "items": 1, "images": 1, "disk": 0, "largest": 0.0, "temporary": 0}), p.profile, 32, "", None,
+            "a device")
+    monkeypatch.setattr(plan, "make", make)
+    p = making.make(Wish(pairs, 60)).params
+    assert (p.augment.seeds, p.generators) == (1, 1)
+
+
 def test_a_line_is_yaml_whatever_its_value_and_reason():
     text = lines.text("head " * 60, {"": {"seed": Line(3)}, "data": {
         "source": Line("set #2: x", "why " * 40), "labels": Line({"1": "no"}), "lr": Line(1e-5),

@@ -328,6 +328,15 @@ def test_a_removal_is_not_guided_and_its_record_does_not_say_so(run: Run, image:
     assert np.array_equal(*(this.paint(picture(), disc(), remove=True)[0].image for this in (run, stronger)))
 
 
+def test_a_record_names_how_masks_are_drawn_only_where_one_is():
+    settings = params.validate({"inpaint": {"masks": "varied", "turn": 20.0}}).inpaint
+    mask = np.ones((4, 4), np.uint8)
+    told = [painting._decisive(settings.model_copy(update={"within": "organ"}), wish) for wish in (
+        PaintRequest(), PaintRequest(mask=mask), PaintRequest(old=mask, remove=True))]
+    assert ["turn" in one for one in told] == [True, False, False]
+    assert not any("within" in one for one in told), "a picture of the user's has no such class"
+
+
 def test_the_command_keeps_a_lesion(run: Run, image: Path, tmp_path: Path):
     out, lesion = tmp_path / "more", tmp_path / "lesion.png"
     assert call(run.folder, image, "--keep", lesion, "--out", out)[0] == 0

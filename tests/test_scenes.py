@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusegen_core.chapters import augment, members
+from diffusegen_core.chapters import augment, inpaint, members
 from diffusegen_core.chapters.scenes import Scenes
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -20,6 +20,7 @@ from diffusegen_core.data.pairsets import Job, PairSet
 from diffusegen_core.data.types import DataType
 from diffusegen_core.planning import preflight
 from diffusegen_core.run import Run
+from diffusegen_core.store.workspace import Workspace
 
 PAINT, STYLED = DataType("Paint", "2"), DataType("Styled-Paint", "2")
 
@@ -185,6 +186,39 @@ def test_pictures_without_lesions_give_pairs(p: Params, tmp_path: Path):
         assert np.array_equal(members.members(subject).regions, new), "no lesion was there"
     shutil.rmtree(tmp_path / "healthy")
     assert Run(p).inpainted.sets[PAINT].manifest.equals(one.manifest), "a copied run is read without them"
+
+
+def test_a_given_mask_in_the_bars_of_a_picture_is_no_lesion_and_is_not_painted(
+        p: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "healthy").mkdir()
+    (tmp_path / "masks").mkdir()
+    image = np.random.default_rng(0).integers(90, 200, (32, 64, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "healthy" / "wide.png")
+    for name, rows in (("below", slice(56, 64)), ("both", slice(40, 64))):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[rows, 20:40] = 255
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    p = params.validate(params.merged(params.plain(p), {"data": {"fit": "pad"}}))
+    p = changed(p, masks=str(tmp_path / "masks"), backgrounds=str(tmp_path / "healthy"), samples=3)
+    painted: list[str] = []
+
+    def noted(ws: Workspace, jobs: list[Job], *rest: object) -> list[tuple[np.ndarray, np.ndarray]]:
+        painted.extend(job.name for job in jobs)
+        return original(ws, jobs, *rest)
+
+    original = inpaint._painted
+    monkeypatch.setattr(inpaint, "_painted", noted)
+    one = made(p)
+    assert set(one.manifest["mask_of"]) == {"both"}
+    assert set(one.left_out["mask_of"]) == {"below"}
+    assert sorted(painted) == sorted(one.manifest["name"])
+    assert (one.left_out["area_after"] == 0).all()
+    squared = fits.fitted(image, np.zeros((32, 64, 1), np.uint8), 16, "pad")[0]
+    for name in one.manifest["name"]:
+        shown, mask = pairsets.read_pair(one.folder, name)
+        assert np.array_equal(shown[:, 12:], squared[:, 12:])
+        assert not mask[:, 12:].any()
+        assert mask[:, 10:12].any()
 
 
 def test_another_mask_in_the_folder_makes_the_pairs_anew_and_the_same_ones_do_not(p: Params, tmp_path: Path):

@@ -186,6 +186,10 @@ def test_bars_of_padded_pictures_stay(tmp_path: Path):
     assert not kept[0, :, 12:].any()
     assert (kept[0, :, 4:12] == 200).all()
     assert (kept[1] == 200).all()
+    masks = windows.bars_empty(np.ones((2, 2, 16, 16), np.uint8), pictures)
+    assert not masks[0, :, [0, 3, 12, 15]].any()
+    assert masks[0, :, 4:12].all()
+    assert masks[1].all()
 
 
 def test_the_algorithms_are_shown_at_the_models_size(run: Run):

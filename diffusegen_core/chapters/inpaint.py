@@ -38,7 +38,8 @@ from diffusegen_core.data import (
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import Job, PairSet, PairSets
-from diffusegen_core.data.types import FULL, JOINT, DataType, cluster_model, painted
+from diffusegen_core.data.planes import Chosen
+from diffusegen_core.data.types import FULL, JOINT, VARIED, DataType, cluster_model, painted
 from diffusegen_core.diffusion import checkpoints, samplers
 from diffusegen_core.diffusion.repaint import network_calls, repaint, repaint_levels, to_array
 from diffusegen_core.parallel import progress
@@ -140,11 +141,10 @@ def decisive(settings: Inpaint) -> Recipe:
     """The parameters that decide what a pair is like, as a recipe names them."""
     chosen = {key: value for key, value in plain(settings).items() if key not in IRRELEVANT}
     # Newer parameters are named only where they do something, so that older finished pairs still hold.
-    for name, usual in (("clip", True), ("seamless", False), ("classes", None), ("turn", masks.ANY),
-                        ("within", None)):
-        if chosen[name] == usual:
-            del chosen[name]
-    return chosen
+    usual = {"clip": True, "seamless": False, "classes": None, "turn": masks.ANY, "within": None}
+    if settings.masks != VARIED:
+        usual["turn"] = settings.turn  # no other masks are turned
+    return {name: value for name, value in chosen.items() if name not in usual or value != usual[name]}
 
 
 def _recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, scenes: Scenes) -> Recipe:
@@ -157,12 +157,36 @@ def _recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, scene
 def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, scenes: Scenes,
                models: dict[str, Path], weights: str) -> None:
     """Inpaint one batch with one model and write its pairs."""
-    began, settings = time.monotonic(), scenes.settings
-    device = devices.device(ws.device)
-    model = checkpoints.load(models[jobs[0].model], weights, device, settings.precision)
+    began, scene = time.monotonic(), scenes.scene(jobs)
+    able = scene.possible
+    made = dict(zip(able, _painted(ws, [jobs[i] for i in able], scene.take(able), scenes,
+                                   models[jobs[0].model], weights), strict=True))
+    seconds = (time.monotonic() - began) / len(jobs)
+    for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
+        pair = made.get(i)
+        after = _area(pair[1], scene.chosen) if pair else 0.0
+        row = {**job.origin, "area_before": _area(scene.pictures.masks[i], scene.chosen), "area_after": after,
+               **scene.rows[i]}
+        # Without an object there is nothing to learn from: such a pair gets a row in left_out.csv, no files.
+        has_object = pair is not None and planes.only(pair[1], scene.chosen).any()
+        pairsets.keep(folder, job.name, key, row, pair if has_object else None, seconds,
+                      device=devices.name(ws.device))
+
+
+def _area(masks: np.ndarray, chosen: Chosen) -> float:
+    """The share of an image that the chosen classes of its masks (M, S, S) cover."""
+    return round(float(planes.union(planes.only(masks, chosen)).mean()), 6)
+
+
+def _painted(ws: Workspace, jobs: list[Job], scene: Scene, scenes: Scenes, path: Path,
+             weights: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images (C, S, S) uint8 and masks (M, S, S) in {0, 1} of a scene, by the model of a file."""
+    if not jobs:
+        return []
+    settings, device = scenes.settings, devices.device(ws.device)
+    model = checkpoints.load(path, weights, device, settings.precision)
     diffusion = replace(model, clip=settings.clip).respaced(settings.respacing)
     levels = repaint_levels(settings.respacing, settings.jump_length, settings.resampling)
-    scene = scenes.scene(jobs)
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     with progress.bar(jobs[0].model, network_calls(levels) * len(jobs), "call") as bar:
         if scenes.window:
@@ -173,17 +197,10 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
             x = repaint(guided, x_known, scene.known.to(device), levels, generators,
                         samplers.named(settings.sampler), bar.update)
             painted = _whole(scene, to_array(x), settings, diffusion.planes.overlap)
-    images = windows.bars_kept(np.stack([image for image, _ in painted]), scene.pictures)
-    seconds = (time.monotonic() - began) / len(jobs)
-    for i, (job, key, image, (_, mask)) in enumerate(zip(jobs, keys, images, painted, strict=True)):
-        classes = planes.separate(mask, diffusion.planes.classes)
-        before, after = (planes.union(planes.only(there, scene.chosen)) for there in
-                         (scene.pictures.masks[i], classes))
-        row = {**job.origin, "area_before": round(float(before.mean()), 6),
-               "area_after": round(float(after.mean()), 6), **scene.rows[i]}
-        # Without an object there is nothing to learn from: such a pair gets a row in left_out.csv, no files.
-        pair = (image, classes) if after.any() else None
-        pairsets.keep(folder, job.name, key, row, pair, seconds, device=devices.name(ws.device))
+    images, numbers = (np.stack(parts) for parts in zip(*painted, strict=True))
+    masks = planes.separate(numbers, diffusion.planes.classes)
+    return list(zip(windows.bars_kept(images, scene.pictures), windows.bars_empty(masks, scene.pictures),
+                    strict=True))
 
 
 def _whole(scene: Scene, samples: np.ndarray, settings: Inpaint,

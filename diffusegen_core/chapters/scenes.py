@@ -29,7 +29,7 @@ from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
-BARS = 1  # version of what is painted and styled between the bars of padded pictures
+BARS = 2  # version of what is painted and styled between the bars of padded pictures
 
 
 def chosen(settings: Inpaint, data: Data) -> Chosen:
@@ -66,6 +66,18 @@ class Scene:
     """The manifest's columns pairsets.GIVEN for each; empty if the model draws the masks."""
     chosen: Chosen = None
     """The classes that are painted anew; in the others, `masks` is as in the pictures."""
+
+    def take(self, indices: Sequence[int]) -> "Scene":
+        """Some of the batch."""
+        return Scene(self.pictures.take(indices), None if self.masks is None else self.masks[indices],
+                     self.region[indices], [self.rows[i] for i in indices], self.chosen)
+
+    @property
+    def possible(self) -> list[int]:
+        """Which of the batch can become pairs: those whose given mask has an object."""
+        if self.masks is None:
+            return list(range(len(self.pictures)))
+        return np.flatnonzero(planes.only(self.masks, self.chosen).any(axis=(1, 2, 3))).tolist()
 
     @property
     def spots(self) -> list[Spot]:
@@ -163,7 +175,8 @@ class Scenes:
             return Scene(shown, None, region, [{} for _ in jobs], self.chosen)
         drawn = [self._drawn(job, image, known) for job, image, known in
                  zip(jobs, shown.images, shown.masks, strict=True)]
-        new = planes.separate(np.stack([mask.mask for _, mask in drawn]), shown.planes.classes)
+        new = windows.bars_empty(
+            planes.separate(np.stack([mask.mask for _, mask in drawn]), shown.planes.classes), shown)
         rows: list[Row] = [{"picture": name, "mask_of": of, "mask_change": mask.change}
                            for name, (of, mask) in zip(shown.names, drawn, strict=True)]
         region = regions.filled(old, new, self.settings.dilate)

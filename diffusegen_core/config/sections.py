@@ -159,7 +159,8 @@ class Inpaint(Section):
                                         "null: all")
     within: str | None = Field(
         None, min_length=1, description="the class of data.labels inside which new objects are placed, and "
-                                        "which takes the place of one that goes; null: anywhere")
+                                        "which takes the place of one that goes; null: anywhere. Not for "
+                                        "diffusegen paint, whose pictures have no such class")
     dilate: PositiveInt = Field(20, description="ellipse that widens the mask to be filled, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
@@ -296,8 +297,7 @@ class Segment(Section):
     augment: bool = Field(True, description="the paper's augmentation, through albumentations")
     rotate: float = Field(
         0.0, ge=0, le=180, description="with augment, training images of all networks are turned by up "
-                                       "to this many degrees, as are pasted objects and varied masks; the "
-                                       "paper's: 0")
+                                       "to this many degrees (new objects: inpaint.turn); the paper's: 0")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the network")
     checkpoint_every: PositiveInt = Field(10, description="epochs between checkpoints")
     keep_weights: bool = Field(

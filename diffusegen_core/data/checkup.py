@@ -7,6 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -79,7 +80,7 @@ class Checkup:
     settings: Data
     """How the folder was read; `data.patients` may be another, which changes no pair."""
 
-    @property
+    @cached_property
     def lines(self) -> list[tuple[str, str, str]]:
         """Verdict, subject, and what there is to say."""
         return list(_lines(self.report, self.seen, self.settings))

@@ -180,6 +180,16 @@ def drawn(seed: int, pairs: Pairs, times: float, size: int, copies: int = COPIES
                           pairs.overlap)
 
 
+def bars_empty(masks: np.ndarray, originals: Pairs) -> np.ndarray:
+    """Masks (B, M, S, S) for `originals`, with nothing in the bars of these where they were padded."""
+    kept = np.zeros_like(masks)
+    for part, mask, name in zip(kept, masks, originals.names, strict=True):
+        shape = originals.padded.get(name)
+        inner, shown = (part, mask) if shape is None else (fits.content(one, shape) for one in (part, mask))
+        inner[:] = shown
+    return kept
+
+
 def bars_kept(images: np.ndarray, originals: Pairs) -> np.ndarray:
     """Images (B, C, S, S) made from `originals`, between the bars of these where they were padded."""
     kept = images.copy()

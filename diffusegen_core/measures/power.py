@@ -11,6 +11,8 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from scipy.stats import chi2
 
+from diffusegen_core.config.text import counted
+
 GAIN = 0.05  # in Dice: the difference to be detected
 ALPHA, POWER = 0.05, 0.8  # two-sided level; probability of detecting the gain where there is one
 CAUTION = 0.8  # the true deviation lies below the cautious one with this probability
@@ -59,6 +61,26 @@ def visible(seeds: int, images: int, generators: int = 1) -> float:
         return POWER - float(np.mean(ndtr((gain - limits) / error) + ndtr((-gain - limits) / error)))
 
     return float(brentq(lacking, 0.0, float(limits.max()) + 5 * error))
+
+
+def limit(seeds: int, images: int, generators: int, together: str = "") -> str:
+    """The gain that a run of so many seeds and test images will not detect, a sentence; "" with one seed.
+
+    `together`: what several of the images are of one of, as "patient"; "" where each is of another.
+    """
+    gain = visible(seeds, images, generators)
+    if not np.isfinite(gain):
+        return ""
+    pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
+    several = f" Several of these images are of one {together}, so the limit is higher." if together else ""
+    return (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
+            f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{several}")
+
+
+def generators_of(seeds: int, generators: int, sees: str) -> int:
+    """How many generators made the pairs of so many seeds: where they see only a small set
+    (augment.generator_sees: subset), each repetition has its own."""
+    return seeds if sees == "subset" else min(seeds, generators)
 
 
 def _half_widths(of_images: float, of_training: float, free: int) -> np.ndarray:

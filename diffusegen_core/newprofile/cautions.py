@@ -34,41 +34,36 @@ def cautions(p: Params, data: Folder, best: Fit, minutes: float, known: bool) ->
 
 
 def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
-    images, seeds = _tested(p, data), min(p.segment.seeds, p.augment.seeds)
+    images, seeds, side = _tested(p, data), min(p.segment.seeds, p.augment.seeds), best.rung.side
     if not images:
         yield "Nothing can be said about unseen images: no pairs are held out."
         return
     if images < power.LEAST_IMAGES:
         yield (f"There will be no verdict: it needs {power.LEAST_IMAGES} test images, and there are "
-               f"{images}. {_more(data, best.rung.side)}")
-    elif data.held and (few := data.few(best.rung.side)):
+               f"{images}. {_more(data, side)}")
+    elif data.held and (few := data.few(side)):
         yield (f"There will be no verdict on {' or '.join(map(printable, few))} alone: it needs "
                f"{power.LEAST_IMAGES} test images that show the class, and there are "
                f"{' and '.join(map(str, few.values()))}.")
     if seeds < power.LEAST_SEEDS:
         takes = f", and the run takes about {duration(best.repeated)}" if isfinite(best.repeated) else ""
+        also = "" if images >= power.LEAST_IMAGES else " with enough test images"
         yield (f"There will be no verdict: it needs {power.LEAST_SEEDS} repetitions, and there is time for "
                f"{seeds}. With -p segment.seeds {power.LEAST_SEEDS} -p augment.seeds {power.LEAST_SEEDS} "
-               f"there can be one{takes}.")
-    # Where generators see only a small set, each repetition has its own.
-    generators = seeds if p.augment.generator_sees == "subset" else min(seeds, p.generators)
-    gain = power.visible(seeds, images, generators)
-    expect = (f' The mean gains measured so far are {MEASURED:g} at most: expect "undecided".'
-              if gain > MEASURED else "")
-    several = len({data.patients.get(name) for name in data.held}) < len(data.held) and bool(data.patients)
-    if isfinite(gain):
-        pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
-        yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
-               f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}."
-               f"{' Several of these images are of one patient, so the limit is higher.' if several else ''}"
-               f"{expect}")
+               f"there can be one{also}{takes}.")
+    generators = power.generators_of(seeds, p.generators, p.augment.generator_sees)
+    several = bool(data.patients) and len({data.patients.get(name) for name in data.held}) < len(data.held)
+    if limit := power.limit(seeds, images, generators, data.kind if several else ""):
+        expect = (f' The mean gains measured so far are {MEASURED:g} at most: expect "undecided".'
+                  if power.visible(seeds, images, generators) > MEASURED else "")
+        yield limit + expect
     if data.held and not data.patients:
         yield ("Test images may be of patients that were trained on: the names do not identify patients. "
                "Identify them with --patients, or use --patients each if every image is of a different "
                "one. If that is not known, treat all scores as too good.")
     elif data.held and (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
         yield f"The test images are of {counted(groups, data.kind)}: intervals for new patients will be wide."
-    if (largest := max(p.augment.sizes or [0])) < (train := data.kept(best.rung.side)[0]):
+    if p.augment.sizes and (largest := max(p.augment.sizes)) < (train := data.kept(side)[0]):
         yield (f"Synthetic pairs are tried beside {largest} of the {train} pairs to train on, not beside "
                f"all. -p inpaint.sources {train} -p augment.sizes '[{largest}, {train}]' tries both, and "
                "takes longer.")

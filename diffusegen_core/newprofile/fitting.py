@@ -74,7 +74,7 @@ def _filled(best: Fit, limit: float, sections: Callable[[Rung], Sections],
             continue
         chosen = sections(rung)
         planned = at_rates(best.plan, plan.make(validated(chosen), 0))
-        if seconds(planned) + BESIDE > limit:
+        if not seconds(planned) + BESIDE <= limit:  # nor where that is not known
             if "seeds" in more:
                 best = replace(best, repeated=seconds(planned) + BESIDE)
             break  # without a verdict, several generators are of no use

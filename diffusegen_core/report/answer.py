@@ -292,7 +292,9 @@ def remembered(result: Evaluated, p: Params) -> Answer | None:
     unlike = low <= 0.5 and differ(rows)
     verdict = (NOT_ALIKE if unlike else REMEMBERED if low > 0.5 else
                FORGOTTEN if row["high"] < LITTLE else UNDECIDED)
-    why = f"; {LARGER}" if unlike else ""
+    lowest = rows.loc[rows["high"].idxmin()]
+    least = f" ({with_interval(lowest['area'], lowest['low'], lowest['high'])} for {lowest['models']})"
+    why = f"; {LARGER}{least if lowest.name != row.name else ''}" if unlike else ""
     return Answer(MEMORY, verdict, (
         "the models' error tells training pairs from held-out ones with an area under the ROC curve of "
         f"{with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "

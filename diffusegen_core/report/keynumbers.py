@@ -10,7 +10,7 @@ from diffusegen_core.chapters.members import HELD_OUT
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
-from diffusegen_core.report import answer, cost
+from diffusegen_core.report import answer, cost, evaluate_tables
 from diffusegen_core.report.naming import captioned, mixing, named, on_test, sentence
 from diffusegen_core.report.segment_tables import with_interval
 from diffusegen_core.report.tables import IN_WORDS, Table, escaped, number, show
@@ -77,7 +77,9 @@ def _untried(run: Run, columns: dict[str, Texts]) -> str:
             asked = {REAL.name, HELD_OUT.name, MORE, *result.runs["data_type"]}
             if others := {kind for column in columns.values() for kind in column}.difference(asked):
                 texts |= dict.fromkeys(others, NOT_TRIED)
-                found = " Not tried: chapter 7 was not asked for these pairs (`augment.types`)."
+                found = (" Not tried: the generators of chapter 7 see only a small set, and make other pairs "
+                         "(`augment.generator_sees`)." if run.params.augment.generator_sees == "subset" else
+                         " Not tried: chapter 7 was not asked for these pairs (`augment.types`).")
             if ALONE in columns and REAL.name in texts:
                 texts[REAL.name] += ", trained anew"
     return found
@@ -173,8 +175,8 @@ def _evaluated(run: Run) -> dict[str, Texts]:
     if result is None:
         return {}
     metric = result.metrics.frechet
-    rows = result.equal[result.equal["metric"] == metric]
-    distances = {str(kind): number(max(mine["value"].mean(), 0.0), ".4g")
+    rows = evaluate_tables.not_negative(result.equal[result.equal["metric"] == metric], result)
+    distances = {str(kind): number(mine["value"].mean(), ".4g")
                  for kind, mine in rows.groupby("data type", sort=False)}
     counts = {kind.name: answer.flagged(result.copies.loc[kind.name])
               for kind in result.types if kind.is_painted or kind.is_pasted or kind == GAN}

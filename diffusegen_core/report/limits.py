@@ -1,14 +1,13 @@
 """What a run cannot say, given its parameters and what it has made."""
 
 from collections.abc import Collection, Iterator, Mapping
-from math import isfinite
 from typing import NamedTuple
 
 from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import FULL_SIZE
 from diffusegen_core.config.text import counted
-from diffusegen_core.data import patients
+from diffusegen_core.data import masks, patients
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import VARIED
 from diffusegen_core.measures import power
@@ -20,12 +19,12 @@ from diffusegen_core.report.rule import (
     THESE_PAIRS,
     THESE_PASTED,
 )
+from diffusegen_core.report.tables import escaped
 
 # What the phantoms resemble.
 RESEMBLED = {"phantom": "colonoscopy", "phantom-ultrasound": "ultrasound", "phantom-slices": "CT"}
 POLYP = "polyp"  # the objects for which there are other data sets to test on
 SUBSET = "subset"  # a value of augment.generator_sees
-ANY_ANGLE = 180  # degrees, as segment.rotate and inpaint.turn
 
 
 class Tests(NamedTuple):
@@ -43,12 +42,13 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
     `tests` are the images that test its networks; None where they are not known."""
     seeds = {name: section.seeds for name, section in (("segment", p.segment), ("augment", p.augment))
              if name in made}
-    networks = bool(seeds)
+    has_networks = bool(seeds)
     if p.data.drawn:
         yield ("The data are phantoms drawn by code: nothing here is evidence about "
                f"{RESEMBLED[p.data.source]}.")
-    held_out = p.data.held_share and pairs is not None  # read, so that it is known what belongs together
-    if (networks or held_out) and not p.data.drawn and p.segment.held_out and not _grouped(p, pairs):
+    # Once the pairs are read, it is known what belongs together.
+    is_held_out = bool(p.data.held_share) and pairs is not None
+    if (has_networks or is_held_out) and not p.data.drawn and p.segment.held_out and not _grouped(p, pairs):
         yield ("Nothing says which pairs are of one patient (`data.patients`): test images may be of "
                "patients that were trained on, and all scores too optimistic for new patients.")
     if p.data.image_size < FULL_SIZE:
@@ -67,20 +67,11 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
         told = " and ".join(filter(None, [", ".join(knew[:-1]), knew[-1]]))
         yield (f"In small sets (chapter 7) {told} drew on all pairs of the run, more than a user with so "
                "few pairs has (`augment.generator_sees: subset`).")
-    turn = p.inpaint.turn
-    if networks and (turned := _turned(p)) and turn and not (p.segment.augment and p.segment.rotate >= turn):
-        real = ("not augmented (`segment.augment: false`)" if not p.segment.augment else
-                f"turned by up to {p.segment.rotate:g} degrees" if p.segment.rotate else
-                "augmented as in the paper by mirroring, shifts and scale, without any rotation")
-        mend = f" (`segment.rotate: {turn:g}` turns all training images)" if p.segment.augment else ""
-        angle = "any angle" if turn == ANY_ANGLE else f"up to {turn:g} degrees"
-        yield (f"{turned} objects are turned by {angle}, and real pairs are {real}: a gain over Real may "
-               f"be no more than turned real pairs would give{mend}.")
-    if p.inpaint.classes and p.inpaint.masks == VARIED and not p.inpaint.within and "inpaint" in made:
-        yield (f"Painted regions of {', '.join(p.inpaint.classes)} are placed wherever tissue is seen, also "
-               "outside the organ that they belong to, and where an old one is gone the mask has background "
-               "(`inpaint.within`).")
-    if networks:
+    if has_networks:
+        yield from _of_turning(p)
+    if "inpaint" in made:
+        yield from _of_places(p)
+    if has_networks:
         yield from _of_networks(p, seeds)
         yield from _of_gains(p, min(seeds.values()), tests)
     random = [name for name, section, chapters in (
@@ -92,6 +83,29 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
                "results may differ.")
     kept = "Synthetic pairs keep their sources' surroundings: they are not anonymous. "
     yield f"{kept if 'inpaint' in made else ''}Nothing here is for clinical use."
+
+
+def _of_turning(p: Params) -> Iterator[str]:
+    """That new objects are turned where those of real pairs are not, or less."""
+    turn = p.inpaint.turn
+    if (turned := _turned(p)) and turn and not (p.segment.augment and p.segment.rotate >= turn):
+        real = ("not augmented (`segment.augment: false`)" if not p.segment.augment else
+                f"turned by up to {p.segment.rotate:g} degrees" if p.segment.rotate else
+                "augmented as in the paper by mirroring, shifts and scale, without any rotation")
+        mend = f" (`segment.rotate: {turn:g}` turns all training images)" if p.segment.augment else ""
+        angle = "any angle" if turn == masks.ANY else f"up to {turn:g} degrees"
+        yield (f"{turned} objects are turned by {angle}, and real pairs are {real}: a gain over Real may "
+               f"be no more than turned real pairs would give{mend}.")
+
+
+def _of_places(p: Params) -> Iterator[str]:
+    """That objects of some classes are placed without regard to the others, where they need not be."""
+    painted = p.inpaint.classes or ()
+    can_be_within = set(painted) < set(p.data.classes) and not p.inpaint.backgrounds
+    if painted and can_be_within and p.inpaint.masks == VARIED and not p.inpaint.within:
+        yield (f"Painted regions of {', '.join(map(escaped, painted))} are placed wherever tissue is seen, "
+               "also outside the organ that they belong to, and where an old one is gone the mask has "
+               "background (`inpaint.within`).")
 
 
 def _grouped(p: Params, pairs: Pairs | None) -> bool:
@@ -107,15 +121,9 @@ def _turned(p: Params) -> str:
 
 def _of_gains(p: Params, fewest: int, tests: Tests | None) -> Iterator[str]:
     """The smallest gain that can be told from chance, as `diffusegen new` says it before a run."""
-    generators = fewest if p.augment.generator_sees == SUBSET else min(fewest, p.generators)
-    gain = power.visible(fewest, tests.images, generators) if tests else float("inf")
-    if tests and isfinite(gain):
-        several = (f" Several of these images are of one {tests.together}, so the limit is higher."
-                   if tests.together else "")
-        pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
-        yield (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
-               f"{counted(tests.images, 'test image')} and {counted(fewest, 'repetition')}{pairs_of}."
-               f"{several}")
+    generators = power.generators_of(fewest, p.generators, p.augment.generator_sees)
+    if tests and (limit := power.limit(fewest, tests.images, generators, tests.together)):
+        yield limit
 
 
 def _of_networks(p: Params, seeds: Mapping[str, int]) -> Iterator[str]:

@@ -49,8 +49,9 @@ def in_sets(how: Augment, validation: float) -> str:
     """Of which pairs of a small set `mixed` tells the share, a sentence; `validation` is the share that
     chooses the epoch."""
     done = "are replaced" if how.rule == "replace" else "get synthetic pairs beside them"
-    return (f"Of a set of real pairs, {validation:.0%} choose the best epoch and stay as they are; "
-            f"{_part(how)} of the others {done}.").replace("%", " %")
+    choosing = f"{validation:.0%}".replace("%", " %")
+    return (f"Of a set of real pairs, {choosing} choose the best epoch and stay as they are; {_part(how)} of "
+            f"the others {done}.")
 
 
 def on_test(test_set: str) -> str:

@@ -12,11 +12,13 @@ from diffusegen_core.chapters.style import Styled
 from diffusegen_core.data.types import DataType
 from diffusegen_core.measures.manifolds import COVERAGE, DENSITY, PRECISION
 from diffusegen_core.report.naming import named, sentence
+from diffusegen_core.report.rule import SMALLEST
 from diffusegen_core.report.tables import escaped, number
 from diffusegen_core.run import Run
+from diffusegen_core.segmentation.experiments import OK
 from diffusegen_core.segmentation.trials import Tested
 
-FARTHER = 1.1  # times the distance before styling: from here on pairs count as moved away
+WORSE = 1.1  # times the value before styling: from here on a distance or a seam counts as larger
 PLAINLY = 0.1  # share of what held-out real pairs reach, below which pairs plainly do not look real
 
 
@@ -60,20 +62,20 @@ def moved(result: Evaluated, tested: Tested | None = None) -> Iterator[str]:
     for after in (kind for kind in result.types if kind.is_styled):
         before = after.inpainted
         first, last = _means(result, before), _means(result, after)
-        if metric not in first or metric not in last or last[metric] < FARTHER * first[metric]:
+        if metric not in first or metric not in last or last[metric] < WORSE * first[metric]:
             continue
         if (known := PRECISION in first and PRECISION in last) and last[PRECISION] > first[PRECISION]:
             continue
         precision = f"; precision {first[PRECISION]:.2f} and {last[PRECISION]:.2f}" if known else ""
-        yield (f"Styling moved the pairs away from real ones here ({escaped(metric)} "
+        yield (f"Styling moved {after} away from real pairs here ({escaped(metric)} "
                f"{number(first[metric], '.4g')} before, {number(last[metric], '.4g')} after{precision}): "
                f"{_better(before, after, tested)}.")
 
 
 def seams(result: Styled) -> Iterator[str]:
-    """A sentence for each styled type whose borders of the filled region are more visible than before."""
+    """A sentence for each styled type whose borders of the filled region became clearly more visible."""
     for name, row in result.table.iterrows():
-        if row["seam after"] > row["seam before"]:
+        if row["seam after"] > WORSE * row["seam before"]:
             yield (f"Styling made the border of the filled region more visible in {escaped(str(name))}: the "
                    f"contrast there rose from {row['seam before']:.1f} to {row['seam after']:.1f} grey "
                    "levels. Chapter 5 compares the pairs before and after styling.")
@@ -86,16 +88,19 @@ def _better(before: DataType, after: DataType, tested: Tested | None) -> str:
         return (f"unless chapter 6 shows that networks learn more from the styled ones, the unstyled ones, "
                 f"{before}, are the better choice")
     numbers = f"Dice {dice[0]:.3f} before, {dice[1]:.3f} after"
-    if dice[1] > dice[0]:
+    if dice[1] >= dice[0] + SMALLEST:
         return f"yet networks that were trained on them alone learned more ({numbers})"
-    return (f"networks that were trained on them alone learned no more either ({numbers}), so the unstyled "
+    much = "no more" if dice[1] <= dice[0] else "hardly more"
+    return (f"networks that were trained on them alone learned {much} either ({numbers}), so the unstyled "
             f"ones, {before}, are the better choice")
 
 
 def _dice(tested: Tested | None, kind: DataType) -> float:
     """Chapter 6's mean Dice of networks trained on a type alone, at its largest number of pairs per source,
-    on the first test set; NaN where there is none."""
+    on the first test set; NaN where there is none, or some of these networks are not trained yet."""
     if tested is None or not len(tested.images):
+        return float("nan")
+    if (tested.runs.loc[tested.runs["data_type"] == kind.name, "status"] != OK).any():
         return float("nan")
     images = tested.images[tested.images["test_set"] == tested.images["test_set"].iloc[0]]
     mine = images[images["data_type"] == kind.name]
