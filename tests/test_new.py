@@ -421,8 +421,8 @@ def test_repetitions_for_a_verdict_come_before_generators(checkout, pairs, monke
     monkeypatch.setattr(making, "LADDER", ladder.LADDER)
     made = [making.make(Wish(pairs, minutes)) for minutes in (5.5, 6.5, 12.5)]
     assert [(one.params.augment.seeds, one.params.generators) for one in made] == [(1, 1), (3, 1), (3, 3)]
-    assert ("With -p segment.seeds 3 -p augment.seeds 3 there can be one, and the run takes about 6 min"
-            in "\n".join(made[0].limits))
+    assert ("With -p segment.seeds 3 -p augment.seeds 3 there can be one with enough test images, and the "
+            "run takes about 6 min" in "\n".join(made[0].limits))
 
 
 def test_every_size_of_run_is_possible_and_few_pairs_lessen_it():
@@ -496,16 +496,15 @@ def test_sizes_that_follow_the_pairs_are_not_called_none():
     assert [line for line in limits_of(30, augment={"sizes": [16]}) if "tried beside 16 of the 100" in line]
 
 
-def test_what_takes_an_unknown_time_is_not_added(checkout, pairs, monkeypatch, offline):
-    """Where memory did not suffice for part of the work."""
+def test_a_run_that_does_not_fit_into_the_memory_is_refused(checkout, pairs, monkeypatch, offline):
     def make(p: Params, seconds: float) -> Plan:
         return Plan(pd.DataFrame({
             "chapter": ["train"], "kind": ["training"], "flop": [1.0], "seconds": [float("nan")],
             "items": 1, "images": 1, "disk": 0, "largest": 0.0, "temporary": 0}), p.profile, 32, "", None,
             "a device")
     monkeypatch.setattr(plan, "make", make)
-    p = making.make(Wish(pairs, 60)).params
-    assert (p.augment.seeds, p.generators) == (1, 1)
+    with pytest.raises(UserError, match="Even the smallest run, with images of 32 px, does not fit into the"):
+        making.make(Wish(pairs, 60))
 
 
 def test_a_line_is_yaml_whatever_its_value_and_reason():

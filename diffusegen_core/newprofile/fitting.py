@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import counted, duration
 from diffusegen_core.measures.power import LEAST_SEEDS
@@ -43,6 +44,7 @@ class Fit:
 def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections],
         validated: Callable[[Sections], Params], most_images: int) -> Fit:
     """The largest of ascending sizes of run that is planned to take at most `limit` seconds, or the smallest.
+    UserError where not even that fits into the memory.
 
     The time left goes into the repetitions that a verdict needs, then into three generators, and then into
     more training, up to `most_images` per model.
@@ -60,6 +62,9 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
             break
         best = Fit(rung, chosen, planned, "")
     assert best is not None, "there is always a smallest"
+    if not math.isfinite(seconds(best.plan)):
+        raise UserError(f"Even the smallest run, with images of {best.rung.side} px, does not fit into the "
+                        "memory that is free here. End other programs, or choose another --device.")
     return _filled(best, limit, sections, validated, most_images)
 
 
@@ -74,7 +79,7 @@ def _filled(best: Fit, limit: float, sections: Callable[[Rung], Sections],
             continue
         chosen = sections(rung)
         planned = at_rates(best.plan, plan.make(validated(chosen), 0))
-        if not seconds(planned) + BESIDE <= limit:  # nor where that is not known
+        if not seconds(planned) + BESIDE <= limit:  # which may be nan
             if "seeds" in more:
                 best = replace(best, repeated=seconds(planned) + BESIDE)
             break  # without a verdict, several generators are of no use
