@@ -162,7 +162,7 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[
 
 def _decisive(settings: Inpaint, wish: PaintRequest) -> dict[str, Any]:
     """The parameters of chapter 3 that decide what is painted. Those of its masks do so only where one is
-    drawn here, and `within` never: a picture of the user's has no such class."""
+    drawn here, and `within` never: a picture of the user's comes without a mask of that class."""
     is_drawn = wish.mask is None and not wish.remove
     turn = {"turn": settings.turn} if is_drawn and settings.turn != masks.ANY else {}
     return {name: value for name, value in inpaint.decisive(settings).items()

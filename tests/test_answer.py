@@ -192,7 +192,7 @@ def test_memory_is_found_only_where_the_interval_lies_above_chance() -> None:
         {"models": "b", "training pairs": 9, "held-out pairs": 8, "area": 0.5, "low": 0.4, "high": 0.6}])
     other = answer.remembered(SimpleNamespace(membership=SimpleNamespace(table=table)), PLAIN).basis
     assert "0.500 [0.400, 0.600], where 0.5 is chance" in other
-    assert other.endswith("nothing about memory (0.400 [0.300, 0.470] for a)"), "the one that lies below"
+    assert "; for a it is 0.400 [0.300, 0.470], and an interval wholly below 0.5 means" in other
     assert answer.remembered(SimpleNamespace(membership=None), PLAIN) is None
 
 
@@ -581,15 +581,30 @@ def test_the_gains_say_which_pairs_were_not_tried_and_why_real_pairs_have_two_va
     assert gains["real pairs (Real)"].endswith("] alone, trained anew")
     assert gains["painted and styled pairs (2-Styled-Paint)"].startswith("+0.1")
     assert " Not tried: chapter 7 was not asked for these pairs (`augment.types`)." in table.caption
-    subset = run.params.model_copy(update={"augment": run.params.augment.model_copy(
-        update={"generator_sees": "subset"})})
-    other = keynumbers.table(SimpleNamespace(params=subset, finished=made.get)).caption
-    assert " Not tried: the generators of chapter 7 see only a small set, and make other pairs " in other
     assert keynumbers.ANEW in table.caption
     assert "Dice is polyp Dice on HyperKvasir." in table.caption
     small = keynumbers.table(run)
     assert not [words for words in (keynumbers.ANEW, "Not tried") if words in small.caption]
     assert small.frame["gain over 16 real pairs"][0].endswith("] alone")
+
+
+@pytest.mark.parametrize(("alone", "why"), [
+    (["2-Styled-Paint"], ["the generators"]), (["Paste"], ["chapter 7 was"]),
+    (["2-Styled-Paint", "1-Paint"], ["the generators", "chapter 7 was"])])
+def test_where_generators_see_small_sets_pairs_of_other_clusters_could_not_be_tried(
+        alone: list[str], why: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = sets_of({"Real/16/": 0.4, "1-Styled-Paint/16/3": 0.5})
+    subset = run.params.model_copy(update={"augment": run.params.augment.model_copy(
+        update={"generator_sees": "subset", "subset_clusters": 1})})
+    pairs = results({f"{kind}-1": 0.5 for kind in ("Real", *alone)}, tests=("HyperKvasir",))
+    made = {"augment": run.finished("augment"), "segment": SimpleNamespace(
+        images=pairs, runs=pairs, tests=run.finished("augment").tests, complete=True)}
+    monkeypatch.setattr(cost, "spent", lambda run: [])
+    caption = keynumbers.table(SimpleNamespace(params=subset, finished=made.get)).caption
+    told = {"the generators": "the generators of chapter 7 see only small sets, in 1 cluster "
+            "(`augment.subset_clusters`)", "chapter 7 was": "chapter 7 was not asked for these pairs "
+            "(`augment.types`)"}
+    assert f" Not tried: {', or '.join(told[one] for one in why)}." in caption
 
 
 def test_more_real_pairs_have_a_row_of_their_own() -> None:

@@ -416,6 +416,16 @@ def test_what_a_padded_square_shows_has_no_bars(shape):
     assert shown.size >= 0.9 * (square > 100).sum()
 
 
+@pytest.mark.parametrize("shape", [(576, 720), (511, 512), (531, 622), (64, 63), (100, 37), (333, 500)])
+@pytest.mark.parametrize("side", [16, 48, 64, 128])
+def test_what_is_no_bar_is_where_masks_can_be(shape, side):
+    """Rows that are bar in part included: they hold pixels of real masks."""
+    full = fits.fitted(np.zeros((*shape, 1), np.uint8), np.ones((*shape, 1), np.uint8), side, "pad")[1]
+    between = np.zeros_like(full)
+    fits.shown(between, shape)[:] = 1
+    assert np.array_equal(between, full)
+
+
 def test_json_is_no_picture(tmp_path):
     (tmp_path / "a.png").write_text(json.dumps({}))
     assert refused(tmp_path / "a.png").startswith("not a JPEG, PNG")

@@ -178,7 +178,7 @@ def test_as_many_pairs_are_held_out_as_a_verdict_needs(tmp_path, count, patients
     assert len(seen.held) == held
     assert seen.pairs == count - held
     assert bool(seen.patients) == (patients == "each")
-    [line] = [words for _, subject, words in seen.lines if subject == "patients"]
+    [line] = [words for _, subject, words in seen.lines(16) if subject == "patients"]
     assert line.endswith(f"{held} of {count} pairs are held out{f', of {held} patients' if patients else ''}")
     assert firstlook.look(tmp_path / "pairs", {}, None, {"holdout": 0.1}).settings.holdout == 0.1
 
@@ -377,8 +377,8 @@ def test_the_test_images_that_show_each_class_are_counted(checkout, tmp_path, ti
     assert 0 < stones < power.LEAST_IMAGES <= len(held)
     assert (f"look  held out     of {len(held)} masks: organ in {len(held)}, stone in {stones}; a verdict on "
             "a class needs 20") in making.text(made)
-    assert (f"There will be no verdict on stone alone: it needs 20 test images that show the class, and "
-            f"there are {stones}.") in made.limits
+    assert ("There will be no verdict on single classes that fewer than 20 test images show: stone in "
+            f"{stones}.") in made.limits
 
 
 def test_look_alikes_of_guessed_patients_are_counted(pairs):
@@ -386,7 +386,7 @@ def test_look_alikes_of_guessed_patients_are_counted(pairs):
     dataset.write_pair(pairs, "pat07_99", image, mask)
     seen = firstlook.look(pairs, {}, None, {})
     assert seen.guessed
-    [line] = [words for _, subject, words in seen.lines if subject == "copies"]
+    [line] = [words for _, subject, words in seen.lines(64) if subject == "copies"]
     assert line.endswith("identical, 1 of them of different patients: pat00_0 and pat07_99")
 
 
@@ -467,8 +467,8 @@ def test_the_limits_tell_the_gain_that_seeds_and_generators_can_find(seeds: int,
                                                                      told: str):
     p = params.validate({"generators": generators, "segment": {"seeds": seeds},
                          "augment": {"seeds": seeds, "generator_sees": sees}})
-    data = SimpleNamespace(held=["a"], kept=lambda side: (100, 36), few=lambda side: {}, patients={"a": "1"},
-                           kind="patient")
+    data = SimpleNamespace(held=["a"], kept=lambda side: (100, 36), shown=lambda side: {},
+                           patients={"a": "1"}, kind="patient")
     best = SimpleNamespace(rung=ladder.LADDER[0], repeated=float("nan"))
     found = [line for line in cautions._of_tests(p, data, best) if "Gains in Dice" in line]
     assert len(found) == bool(told)
@@ -477,7 +477,7 @@ def test_the_limits_tell_the_gain_that_seeds_and_generators_can_find(seeds: int,
 
 def limits_of(images: int, **sections: dict) -> list[str]:
     """The limits of a run with so many test images that concern these."""
-    data = SimpleNamespace(held=["a"], kept=lambda side: (100, images), few=lambda side: {},
+    data = SimpleNamespace(held=["a"], kept=lambda side: (100, images), shown=lambda side: {},
                            enough=lambda side: None, patients={"a": "1"}, kind="patient")
     best = SimpleNamespace(rung=ladder.LADDER[0], repeated=float("nan"))
     return list(cautions._of_tests(params.validate(sections), data, best))

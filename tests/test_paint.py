@@ -334,7 +334,7 @@ def test_a_record_names_how_masks_are_drawn_only_where_one_is():
     told = [painting._decisive(settings.model_copy(update={"within": "organ"}), wish) for wish in (
         PaintRequest(), PaintRequest(mask=mask), PaintRequest(old=mask, remove=True))]
     assert ["turn" in one for one in told] == [True, False, False]
-    assert not any("within" in one for one in told), "a picture of the user's has no such class"
+    assert not any("within" in one for one in told), "it comes without a mask of that class"
 
 
 def test_the_command_keeps_a_lesion(run: Run, image: Path, tmp_path: Path):

@@ -30,7 +30,8 @@ def learned(before: float, after: float, status: str = "ok") -> SimpleNamespace:
             for kind, value in ((BEFORE, before), (AFTER, after))
             for name, samples, told in (("Held out", 3, True), ("Held out", 1, False),
                                         ("PolypGen", 3, False))]
-    runs = pd.DataFrame({"data_type": [BEFORE.name, AFTER.name, AFTER.name], "status": ["ok", "ok", status]})
+    runs = pd.DataFrame({"data_type": [BEFORE.name, AFTER.name, AFTER.name, AFTER.name],
+                         "samples": [3, 3, 3, 1], "status": ["ok", "ok", status, "to do"]})
     return SimpleNamespace(images=pd.DataFrame(rows), runs=runs)
 
 
@@ -38,8 +39,8 @@ HARMED = evaluated([240, 0.94, 0.9, 0.5], [477, 0.25, 0.8, 0.4])
 
 
 def test_that_styling_moved_pairs_away_is_told_with_what_networks_learned() -> None:
-    words = ("Styling moved 1-Styled-Paint away from real pairs here (FD 240 before, 477 after; precision "
-             "0.94 and 0.25): ")
+    words = ("1-Styled-Paint lies farther from real pairs than 1-Paint (FD 477 instead of 240; precision "
+             "0.25 instead of 0.94): ")
     alone, = realism.moved(HARMED)
     assert alone == (f"{words}unless chapter 6 shows that networks learn more from the styled ones, the "
                      "unstyled ones, 1-Paint, are the better choice.")
@@ -50,9 +51,11 @@ def test_that_styling_moved_pairs_away_is_told_with_what_networks_learned() -> N
     assert better == (f"{words}yet networks that were trained on them alone learned more (Dice 0.260 before, "
                       "0.530 after).")
     hardly, = realism.moved(HARMED, learned(0.4830, 0.4834))
-    assert "learned hardly more either (Dice 0.483 before, 0.483 after), so the unstyled ones" in hardly
+    assert "them alone hardly learned more (Dice 0.483 before, 0.483 after), so the unstyled ones" in hardly
     unfinished, = realism.moved(HARMED, learned(0.26, 0.53, status="to do"))
     assert unfinished == alone
+    failed, = realism.moved(HARMED, learned(0.26, 0.53, status="failed: no memory"))
+    assert failed == better
 
 
 @pytest.mark.parametrize("after", [[250, 0.25, 1, 1], [477, 0.95, 1, 1], [120, 0.5, 1, 1]],
@@ -79,5 +82,5 @@ def test_a_border_that_became_more_visible_is_told() -> None:
 
 def test_a_page_has_a_paragraph_only_where_there_is_something_to_say() -> None:
     run = SimpleNamespace(finished={"evaluate": HARMED}.get)
-    assert realism.told(run).data.startswith("**Styling moved")
+    assert realism.told(run).data.startswith("**1-Styled-Paint lies farther")
     assert realism.told(SimpleNamespace(finished=lambda name: None)) is None

@@ -159,8 +159,8 @@ class Inpaint(Section):
                                         "null: all")
     within: str | None = Field(
         None, min_length=1, description="the class of data.labels inside which new objects are placed, and "
-                                        "which takes the place of one that goes; null: anywhere. Not for "
-                                        "diffusegen paint, whose pictures have no such class")
+                                        "which takes the place of one that goes; null: anywhere. "
+                                        "diffusegen paint ignores it: it is given no mask of that class")
     dilate: PositiveInt = Field(20, description="ellipse that widens the mask to be filled, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")

@@ -7,7 +7,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -76,14 +75,14 @@ class Checkup:
     """What is wrong, and what was seen."""
 
     report: Report
+    lines: list[tuple[str, str, str]]
+    """Verdict, subject, and what there is to say."""
     seen: Seen
-    settings: Data
-    """How the folder was read; `data.patients` may be another, which changes no pair."""
+    """What the lines are made from."""
 
-    @cached_property
-    def lines(self) -> list[tuple[str, str, str]]:
-        """Verdict, subject, and what there is to say."""
-        return list(_lines(self.report, self.seen, self.settings))
+    def told_patients(self, settings: Data) -> "Checkup":
+        """The same of settings with other `patients` and `holdout`, which change no pair."""
+        return Checkup(self.report, list(_lines(self.report, self.seen, settings)), self.seen)
 
     @property
     def text(self) -> str:
@@ -117,7 +116,7 @@ def checkup(folder: Path | str, clusters: int | None = None, settings: Data | No
     watched = reading.read(report, settings, lambda look: _note(seen, look, settings.fit, sides))
     report.pairs = sound = [pair for pair, _, _ in watched]
     selection.require(report, clusters or 1, len(sound))
-    return Checkup(report, seen, settings)
+    return Checkup(report, list(_lines(report, seen, settings)), seen)
 
 
 def _note(seen: Seen, look: Look, fit: str, sides: list[int]) -> None:

@@ -68,13 +68,22 @@ def inner(shape: tuple[int, ...], fit: str) -> tuple[slice, slice]:
 
 
 def content(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A padded square (C, S, S) without its bars, for a picture of this native height and width."""
-    size, longer = image.shape[-1], max(shape)
-    (top, bottom), (left, right) = (_within((size - size * side / longer) / 2, size) for side in shape)
-    return image[:, top:bottom, left:right]
+    """The part of a padded square (C, S, S) that lies wholly between its bars, for a picture of this native
+    height and width."""
+    return image[(..., *_between(shape, image.shape[-1], 1.0))]
 
 
-def _within(bar: float, size: int) -> tuple[int, int]:
-    """First pixel and end (exclusive) of what lies wholly between two bars; the middle pixel of a sliver."""
-    first, last = math.ceil(bar), math.floor(size - bar)
-    return (first, last) if first < last else (size // 2, size // 2 + 1)
+def shown(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The same with the pixels that are bar for less than a half, as masks are resized (`planes.shrunk`)."""
+    return image[(..., *_between(shape, image.shape[-1], 0.5))]
+
+
+def _between(shape: tuple[int, int], size: int, least: float) -> list[slice]:
+    """Rows and columns of a padded square of which at least this share is picture; the middle one of a
+    sliver."""
+    scale, slices = size / max(shape), []
+    for part in inner(shape, "pad"):
+        first = math.ceil(part.start * scale - (1 - least))
+        last = math.floor(part.stop * scale + (1 - least))
+        slices.append(slice(first, last) if first < last else slice(size // 2, size // 2 + 1))
+    return slices

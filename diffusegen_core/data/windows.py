@@ -185,7 +185,7 @@ def bars_empty(masks: np.ndarray, originals: Pairs) -> np.ndarray:
     kept = np.zeros_like(masks)
     for part, mask, name in zip(kept, masks, originals.names, strict=True):
         shape = originals.padded.get(name)
-        inner, shown = (part, mask) if shape is None else (fits.content(one, shape) for one in (part, mask))
+        inner, shown = (part, mask) if shape is None else (fits.shown(one, shape) for one in (part, mask))
         inner[:] = shown
     return kept
 
@@ -195,7 +195,7 @@ def bars_kept(images: np.ndarray, originals: Pairs) -> np.ndarray:
     kept = images.copy()
     for image, original, name in zip(kept, originals.images, originals.names, strict=True):
         if name in originals.padded:
-            picture = fits.content(image, originals.padded[name]).copy()
+            picture = fits.shown(image, originals.padded[name]).copy()
             image[:] = original
-            fits.content(image, originals.padded[name])[:] = picture
+            fits.shown(image, originals.padded[name])[:] = picture
     return kept

@@ -6,7 +6,7 @@ from math import isfinite
 from diffusegen_core.config.errors import printable, some
 from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.text import counted, duration
-from diffusegen_core.data import layouts, testsets
+from diffusegen_core.data import checkup, layouts, testsets
 from diffusegen_core.measures import power
 from diffusegen_core.newprofile.firstlook import SMALL, Folder
 from diffusegen_core.newprofile.fitting import GENERATORS, Fit
@@ -41,10 +41,9 @@ def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
     if images < power.LEAST_IMAGES:
         yield (f"There will be no verdict: it needs {power.LEAST_IMAGES} test images, and there are "
                f"{images}. {_more(data, side)}")
-    elif data.held and (few := data.few(side)):
-        yield (f"There will be no verdict on {' or '.join(map(printable, few))} alone: it needs "
-               f"{power.LEAST_IMAGES} test images that show the class, and there are "
-               f"{' and '.join(map(str, few.values()))}.")
+    elif few := {name: count for name, count in data.shown(side).items() if count < power.LEAST_IMAGES}:
+        yield (f"There will be no verdict on single classes that fewer than {power.LEAST_IMAGES} test images "
+               f"show: {checkup.listed(few)}.")
     if seeds < power.LEAST_SEEDS:
         takes = f", and the run takes about {duration(best.repeated)}" if isfinite(best.repeated) else ""
         also = "" if images >= power.LEAST_IMAGES else " with enough test images"

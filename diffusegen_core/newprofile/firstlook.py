@@ -1,7 +1,7 @@
 """The first part of `diffusegen new`: reading the folder, identifying patients, and holding some out."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,27 +75,25 @@ class Folder:
                 return hundredth / 100, len(usable - held)
         return None
 
-    @property
-    def lines(self) -> list[tuple[str, str, str]]:
-        """What was found, one verdict per line, and who is held out."""
+    def lines(self, side: int) -> list[tuple[str, str, str]]:
+        """What was found, one verdict per line, and who is held out of a run at this size."""
         seen = [line for line in self.seen.lines if line[1] != "patients"]
         told = (checkup.LOOK if not self.patients else checkup.OK, "patients", self._patients())
-        return [*seen, *([told] if self.held or self.patients else []), *self._classes()]
+        return [*seen, *([told] if self.held or self.patients else []), *self._classes(side)]
 
-    def few(self, side: int) -> dict[str, int]:
-        """Of several classes, those that too few test images show for a verdict, and how many do."""
-        held = set(self.held) - self.left_out(side)
-        shown = checkup.showing(self.seen.seen, self.settings, held) if len(self.settings.classes) > 1 else {}
-        return {name: count for name, count in shown.items() if count < power.LEAST_IMAGES}
-
-    def _classes(self) -> list[tuple[str, str, str]]:
+    def shown(self, side: int) -> dict[str, int]:
+        """How many test images of a run at this size show each of several classes; {} of a single one."""
         if not self.held or len(self.settings.classes) == 1:
+            return {}
+        return checkup.showing(self.seen.seen, self.settings, set(self.held) - self.left_out(side))
+
+    def _classes(self, side: int) -> list[tuple[str, str, str]]:
+        if not (shown := self.shown(side)):
             return []
-        shown = checkup.showing(self.seen.seen, self.settings, self.held)
         enough = min(shown.values()) >= power.LEAST_IMAGES
         return [(checkup.OK if enough else checkup.LOOK, "held out",
-                 f"of {counted(len(self.held), 'mask')}: {checkup.listed(shown)}; a verdict on a class needs "
-                 f"{power.LEAST_IMAGES}")]
+                 f"of {counted(self.kept(side)[1], 'mask')}: {checkup.listed(shown)}; a verdict on a class "
+                 f"needs {power.LEAST_IMAGES}")]
 
     def _patients(self) -> str:
         held = f"{len(self.held)} of {len(self.seen.report.pairs)} pairs are held out"
@@ -141,7 +139,8 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
     if "holdout" not in given:
         settings = settings.model_copy(update={"holdout": _share(listed, usable, settings, seed)})
     told, held = patients.split(listed, settings, seed)
-    seen = replace(seen, settings=settings)  # whether look-alikes are of different patients
+    if guess:
+        seen = seen.told_patients(settings)
     return Folder(settings, seen, listed, seed, guess is not None,
                   {name: patient for name, patient in told.items() if name in usable},
                   [name for name in held if name in usable])

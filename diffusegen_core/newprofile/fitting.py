@@ -63,8 +63,9 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
         best = Fit(rung, chosen, planned, "")
     assert best is not None, "there is always a smallest"
     if not math.isfinite(seconds(best.plan)):
-        raise UserError(f"Even the smallest run, with images of {best.rung.side} px, does not fit into the "
-                        "memory that is free here. End other programs, or choose another --device.")
+        side = best.chosen["data"]["image_size"].value
+        raise UserError(f"Even the smallest run, with images of {side} px, does not fit into the memory that "
+                        "is free here. End other programs, ask for less with -p, or choose another --device.")
     return _filled(best, limit, sections, validated, most_images)
 
 

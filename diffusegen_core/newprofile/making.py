@@ -169,7 +169,7 @@ def _patients_reason(data: Folder) -> str:
 def text(new: New) -> str:
     """What was found, chosen and planned, and what the run will not tell, as text for a terminal."""
     best, p = new.best, new.params
-    rows = [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in new.data.lines]
+    rows = [f"{verdict:5} {subject:12} {words}" for verdict, subject, words in new.data.lines(best.rung.side)]
     each = best.plan.chapters["seconds"]
     listed = each[each >= LISTED]
     busy = " (other programs are computing here)" if best.plan.busy else ""

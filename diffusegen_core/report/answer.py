@@ -293,8 +293,9 @@ def remembered(result: Evaluated, p: Params) -> Answer | None:
     verdict = (NOT_ALIKE if unlike else REMEMBERED if low > 0.5 else
                FORGOTTEN if row["high"] < LITTLE else UNDECIDED)
     lowest = rows.loc[rows["high"].idxmin()]
-    least = f" ({with_interval(lowest['area'], lowest['low'], lowest['high'])} for {lowest['models']})"
-    why = f"; {LARGER}{least if lowest.name != row.name else ''}" if unlike else ""
+    least = ("" if lowest.name == row.name else f"for {lowest['models']} it is "
+             f"{with_interval(lowest['area'], lowest['low'], lowest['high'])}, and ")
+    why = f"; {least}{LARGER}" if unlike else ""
     return Answer(MEMORY, verdict, (
         "the models' error tells training pairs from held-out ones with an area under the ROC curve of "
         f"{with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "

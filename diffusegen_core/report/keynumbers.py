@@ -7,6 +7,8 @@ from math import isnan
 import pandas as pd
 
 from diffusegen_core.chapters.members import HELD_OUT
+from diffusegen_core.config.sections import Augment
+from diffusegen_core.config.text import counted
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
@@ -77,12 +79,22 @@ def _untried(run: Run, columns: dict[str, Texts]) -> str:
             asked = {REAL.name, HELD_OUT.name, MORE, *result.runs["data_type"]}
             if others := {kind for column in columns.values() for kind in column}.difference(asked):
                 texts |= dict.fromkeys(others, NOT_TRIED)
-                found = (" Not tried: the generators of chapter 7 see only a small set, and make other pairs "
-                         "(`augment.generator_sees`)." if run.params.augment.generator_sees == "subset" else
-                         " Not tried: chapter 7 was not asked for these pairs (`augment.types`).")
+                found = f" Not tried: {_why(run.params.augment, others)}."
             if ALONE in columns and REAL.name in texts:
                 texts[REAL.name] += ", trained anew"
     return found
+
+
+def _why(how: Augment, untried: Collection[str]) -> str:
+    """Why chapter 7 tried none of these pairs."""
+    painted = {kind for kind in untried if DataType.parse(kind).is_painted}
+    elsewhere = {kind for kind in painted if how.generator_sees == "subset"
+                 and DataType.parse(kind).models != str(how.subset_clusters)}
+    clusters = counted(how.subset_clusters, "cluster")
+    reasons = {f"the generators of chapter 7 see only small sets, in {clusters} (`augment.subset_clusters`)":
+               elsewhere,
+               "chapter 7 was not asked for these pairs (`augment.types`)": set(untried) - elsewhere}
+    return ", or ".join(reason for reason, kinds in reasons.items() if kinds)
 
 
 def _frame(columns: dict[str, Texts]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from diffusegen_core.report.naming import named, sentence
 from diffusegen_core.report.rule import SMALLEST
 from diffusegen_core.report.tables import escaped, number
 from diffusegen_core.run import Run
-from diffusegen_core.segmentation.experiments import OK
+from diffusegen_core.segmentation import experiments
 from diffusegen_core.segmentation.trials import Tested
 
 WORSE = 1.1  # times the value before styling: from here on a distance or a seam counts as larger
@@ -66,9 +66,9 @@ def moved(result: Evaluated, tested: Tested | None = None) -> Iterator[str]:
             continue
         if (known := PRECISION in first and PRECISION in last) and last[PRECISION] > first[PRECISION]:
             continue
-        precision = f"; precision {first[PRECISION]:.2f} and {last[PRECISION]:.2f}" if known else ""
-        yield (f"Styling moved {after} away from real pairs here ({escaped(metric)} "
-               f"{number(first[metric], '.4g')} before, {number(last[metric], '.4g')} after{precision}): "
+        precision = f"; precision {last[PRECISION]:.2f} instead of {first[PRECISION]:.2f}" if known else ""
+        yield (f"{after} lies farther from real pairs than {before} ({escaped(metric)} "
+               f"{number(last[metric], '.4g')} instead of {number(first[metric], '.4g')}{precision}): "
                f"{_better(before, after, tested)}.")
 
 
@@ -90,9 +90,9 @@ def _better(before: DataType, after: DataType, tested: Tested | None) -> str:
     numbers = f"Dice {dice[0]:.3f} before, {dice[1]:.3f} after"
     if dice[1] >= dice[0] + SMALLEST:
         return f"yet networks that were trained on them alone learned more ({numbers})"
-    much = "no more" if dice[1] <= dice[0] else "hardly more"
-    return (f"networks that were trained on them alone learned {much} either ({numbers}), so the unstyled "
-            f"ones, {before}, are the better choice")
+    learned = "learned no more either" if dice[1] <= dice[0] else "hardly learned more"
+    return (f"networks that were trained on them alone {learned} ({numbers}), so the unstyled ones, "
+            f"{before}, are the better choice")
 
 
 def _dice(tested: Tested | None, kind: DataType) -> float:
@@ -100,7 +100,9 @@ def _dice(tested: Tested | None, kind: DataType) -> float:
     on the first test set; NaN where there is none, or some of these networks are not trained yet."""
     if tested is None or not len(tested.images):
         return float("nan")
-    if (tested.runs.loc[tested.runs["data_type"] == kind.name, "status"] != OK).any():
+    own = tested.runs[tested.runs["data_type"] == kind.name]
+    status = own.loc[own["samples"] == own["samples"].max(), "status"]
+    if not ((status == experiments.OK) | experiments.failed(status)).all():
         return float("nan")
     images = tested.images[tested.images["test_set"] == tested.images["test_set"].iloc[0]]
     mine = images[images["data_type"] == kind.name]
