@@ -12,6 +12,7 @@ import socket
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,7 +67,7 @@ class _Looked(Exception):
     """Raised while `looking`: weights that come with their network are available, but are not loaded."""
 
 
-_looking = False  # see `looking`
+_looking: ContextVar[bool] = ContextVar("looking", default=False)  # see `looking`
 
 
 @contextlib.contextmanager
@@ -76,13 +77,12 @@ def looking() -> Iterator[None]:
     UserError where they are neither in the library's cache nor available now; otherwise networks keep the
     weights that they were made with.
     """
-    global _looking
-    before, _looking = _looking, True
+    before = _looking.set(True)
     try:
         with contextlib.suppress(_Looked):
             yield
     finally:
-        _looking = before
+        _looking.reset(before)
 
 
 def seeded(make: Callable[[], Made], seed: int, *names: object) -> Made:
@@ -98,7 +98,7 @@ def fill(net: nn.Module, spec: str, published: Published[StateDict],
     Fields that start with a prefix in `unused`, such as those of a classifier that the network lacks, are not
     loaded. Raises UserError where the weights are unavailable or do not fit.
     """
-    if spec == PRETRAINED and _looking:
+    if spec == PRETRAINED and _looking.get():
         _refuse_out_of_reach(published)
     elif spec == PRETRAINED:
         fit(net, _ask(published), f"What {published.library} has for {published.network}", unused)
@@ -109,7 +109,7 @@ def fill(net: nn.Module, spec: str, published: Published[StateDict],
 
 def place(spec: str, published: Published[Path]) -> Path:
     """The file that `spec` names, for weights that come with their network in one file."""
-    if spec == PRETRAINED and _looking:
+    if spec == PRETRAINED and _looking.get():
         _refuse_out_of_reach(published)
         raise _Looked
     return _ask(published) if spec == PRETRAINED else _file(spec)
