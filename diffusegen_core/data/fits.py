@@ -70,20 +70,25 @@ def inner(shape: tuple[int, ...], fit: str) -> tuple[slice, slice]:
 def content(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The part of a padded square (C, S, S) that lies wholly between its bars, for a picture of this native
     height and width."""
-    return image[(..., *_between(shape, image.shape[-1], 1.0))]
+    rows, columns = _between(shape, image.shape[-1], 1.0)
+    return image[..., rows, columns]
 
 
 def shown(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The same with the pixels that are bar for less than a half, as masks are resized (`planes.shrunk`)."""
-    return image[(..., *_between(shape, image.shape[-1], 0.5))]
+    rows, columns = _between(shape, image.shape[-1], 0.5)
+    return image[..., rows, columns]
 
 
-def _between(shape: tuple[int, int], size: int, least: float) -> list[slice]:
-    """Rows and columns of a padded square of which at least this share is picture; the middle one of a
+def _between(shape: tuple[int, int], size: int, least: float) -> tuple[slice, slice]:
+    """Rows and columns of a padded square of which at least this share is picture."""
+    rows, columns = inner(shape, "pad")
+    return _mostly(rows, size, max(shape), least), _mostly(columns, size, max(shape), least)
+
+
+def _mostly(part: slice, size: int, side: int, least: float) -> slice:
+    """The pixels of `size` of which at least this share lies in a part of `side`; the middle one of a
     sliver."""
-    scale, slices = size / max(shape), []
-    for part in inner(shape, "pad"):
-        first = math.ceil(part.start * scale - (1 - least))
-        last = math.floor(part.stop * scale + (1 - least))
-        slices.append(slice(first, last) if first < last else slice(size // 2, size // 2 + 1))
-    return slices
+    first = math.ceil(part.start * size / side - (1 - least))
+    last = math.floor(part.stop * size / side + (1 - least))
+    return slice(first, last) if first < last else slice(size // 2, size // 2 + 1)
