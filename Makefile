@@ -18,7 +18,9 @@ READY := $(VENV)/.ready
 UV := uv==0.13.9
 PYTHON ?=
 
-# Without compiled files every process would compile PyTorch's sources again.
+# Without compiled files every process would compile PyTorch's sources again. Where commands will write none (as in
+# many containers), they are compiled on installation.
+COMPILED := $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
 unexport PYTHONDONTWRITEBYTECODE
 
 help:
@@ -55,7 +57,7 @@ clean:
 
 $(READY): requirements.lock pyproject.toml | $(BIN)/uv
 	@echo "Installing the locked packages into $(VENV) ..."
-	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install -q $(COMPILED) --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -12,7 +12,17 @@ from test_formats import dicom, nifti
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, dataset, labels, placing, planes, rasters, reading, sidecars
+from diffusegen_core.data import (
+    checkup,
+    dataset,
+    labels,
+    placing,
+    planes,
+    rasters,
+    reading,
+    regions,
+    sidecars,
+)
 from diffusegen_core.report import tables
 from diffusegen_core.store import ownparams
 from diffusegen_core.store.workspace import Workspace
@@ -230,8 +240,8 @@ def test_d9_regions_that_vanish_are_counted_and_a_least_area_refuses(tmp_path):
 def test_regions_are_not_lost_where_a_mask_becomes_larger():
     mask = np.zeros((64, 64, 1), np.uint8)
     mask[10, 10], mask[40, 21], mask[63, 63] = 1, 1, 1
-    assert [checkup.vanishing(mask, side) for side in (64, 128, 192, 256, 512)] == [0] * 5
-    assert checkup.vanishing(mask, 32) == 3 - len(np.argwhere(planes.shrunk(mask[..., 0][None], (32, 32))))
+    assert [regions.vanishing(mask, side) for side in (64, 128, 192, 256, 512)] == [0] * 5
+    assert regions.vanishing(mask, 32) == 3 - len(np.argwhere(planes.shrunk(mask[..., 0][None], (32, 32))))
 
 
 def test_what_is_no_number_is_no_colour(tmp_path):

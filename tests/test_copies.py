@@ -140,6 +140,7 @@ def test_the_score_by_hand() -> None:
     assert np.isnan(copies.in_features(np.array([[np.nan]]), training, np.array([0])).distance[0])
 
 
+@pytest.mark.slow
 def test_by_features_a_copy_is_found_wherever_it_is_put(training: tuple, fresh: tuple) -> None:
     """With random weights, which is the weaker case."""
     def look(images: np.ndarray, regions: np.ndarray) -> np.ndarray:

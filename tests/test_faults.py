@@ -176,6 +176,7 @@ def test_a_run_that_is_killed_ten_times_ends_with_the_same_artifacts(
     assert final(folder) == final(whole)
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_after_its_processes_were_killed(whole: Path, nano: dict, tmp_path: Path):
     folder = Path(nano["run_dir"])
     profile = tmp_path / "nano.yaml"

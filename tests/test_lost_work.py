@@ -409,7 +409,7 @@ def test_l10_a_chosen_chapter_takes_back_what_is_aside_and_makes_what_never_was(
 # ---- L11: SIGTERM
 
 @pytest.mark.parametrize(("number", "everybody"), [
-    (signal.SIGTERM, False), (signal.SIGTERM, True),
+    (signal.SIGTERM, True), pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),
     pytest.param(signal.SIGHUP, True, marks=pytest.mark.slow)])
 def test_l11_a_run_that_is_told_to_end_ends_with_one_line_and_goes_on(
         nano: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, everybody: bool):

@@ -620,7 +620,7 @@ def page(name: str, p: Params, patch: pytest.MonkeyPatch) -> dict[str, Table]:
     return tables
 
 
-@pytest.mark.parametrize("case", [case if case in ("whole", "a seed fails", "no pairs") else pytest.param(
+@pytest.mark.parametrize("case", [case if case in ("a seed fails", "no pairs") else pytest.param(
     case, marks=pytest.mark.slow) for case in sorted({*RUNS, *FAILURES, "no pairs"})])
 def test_every_cell_of_the_pages_runs_whatever_the_run_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                            case: str) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from diffusegen_core.config.data import Data
@@ -23,8 +22,8 @@ from diffusegen_core.data import (
     maskvalues,
     patients,
     placing,
-    planes,
     reading,
+    regions,
     selection,
     testsets,
 )
@@ -163,29 +162,11 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
     for region in reading.areas(mask):
         seen.areas.append((region / union.size, name))
     for side in sides:
-        seen.lost[side] = seen.lost.get(side, 0) + vanishing(fits.squared(mask, fit), side)
+        seen.lost[side] = seen.lost.get(side, 0) + regions.vanishing(fits.squared(mask, fit), side)
     if look.pixels is None or look.pixels.shape[:2] != union.shape:
         return
     if way := doubtful.flipped(look.pixels, union):
         _odd(seen, f"have masks that fit far better {way}", name)
-
-
-def vanishing(mask: np.ndarray, side: int) -> int:
-    """How many connected regions of a mask (H, W, M) are gone when it is resized to another side.
-
-    A region is gone if none of its pixels lies in a pixel that its class has after `planes.shrunk`.
-    """
-    lost = 0
-    for layer in np.moveaxis(mask, 2, 0):
-        count, numbers = cv2.connectedComponents(np.ascontiguousarray(layer))
-        if count == 1:
-            continue
-        small = planes.shrunk(layer[None], (side, side))[0]
-        # The resized pixel that each pixel's centre lies in, whether the mask becomes smaller or larger.
-        rows, columns = (((2 * np.arange(length) + 1) * side) // (2 * length) for length in layer.shape)
-        kept = np.where(small[np.ix_(rows, columns)] > 0, numbers, 0)
-        lost += count - len(np.union1d(np.unique(kept), [0]))
-    return lost
 
 
 def twins(seen: Seen) -> list[tuple[str, str]]:

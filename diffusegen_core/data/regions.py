@@ -96,3 +96,21 @@ def seam(image: np.ndarray, region: np.ndarray) -> float:
 def mask_dice(a: np.ndarray, b: np.ndarray) -> float:
     """The Dice score of two masks in {0, 1}, of classes (M, S, S) taken together; 1 where both are empty."""
     return 2 * float((a & b).sum()) / max(1, int(a.sum() + b.sum())) if a.any() or b.any() else 1.0
+
+
+def vanishing(mask: np.ndarray, side: int) -> int:
+    """How many connected regions of a mask (H, W, M) are gone when it is resized to another side.
+
+    A region is gone if none of its pixels lies in a pixel that its class has after `planes.shrunk`.
+    """
+    lost = 0
+    for layer in np.moveaxis(mask, 2, 0):
+        count, numbers = cv2.connectedComponents(np.ascontiguousarray(layer))
+        if count == 1:
+            continue
+        small = planes.shrunk(layer[None], (side, side))[0]
+        # The resized pixel that each pixel's centre lies in, whether the mask becomes smaller or larger.
+        rows, columns = (((2 * np.arange(length) + 1) * side) // (2 * length) for length in layer.shape)
+        kept = np.where(small[np.ix_(rows, columns)] > 0, numbers, 0)
+        lost += count - len(np.union1d(np.unique(kept), [0]))
+    return lost

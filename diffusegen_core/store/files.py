@@ -8,6 +8,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PosixPath
 from typing import Any
@@ -193,6 +194,11 @@ def without_empty(folder: Path, itself: bool = True) -> None:
 
 def versions() -> dict[str, str]:
     """The versions that a page states: of what computes its numbers, and of what builds the page."""
+    return dict(_versions())
+
+
+@cache  # reading them takes as long as a small artifact, and what is imported does not change
+def _versions() -> dict[str, str]:
     known = {"diffusegen": __version__, "python": platform.python_version()}
     for name in ("torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations",
                  "clean-fid", "pytorch-msssim", "numpy", "scikit-learn", "papermill", "jupyter-book"):
