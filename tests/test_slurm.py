@@ -1,6 +1,7 @@
 """Work items in jobs of a real Slurm: its daemons on loopback, one node, in a folder of the test."""
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import dask
+import psutil
 import pytest
 from test_workers import hashes
 
@@ -367,6 +369,49 @@ def test_a_silent_squeue_is_not_waited_for(silent: None) -> None:
     from diffusegen_core.parallel import slurm
     with pytest.raises(RuntimeError, match=r"squeue has not answered for 0\.2 seconds"):
         asyncio.run(slurm._Job._call(["squeue", "--me"]))
+
+
+def test_nothing_is_left_of_a_squeue_that_was_silent(tmp_path: Path, monkeypatch) -> None:
+    """It may be a script with a child, which would keep the output of the first open."""
+    from diffusegen_core.parallel import slurm
+    children = tmp_path / "children"
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\nsleep 600 &\necho $$ $! > {children}\nwait\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(slurm, "ANSWERED", 1)
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with pytest.raises(RuntimeError, match="squeue has not answered"):
+        asyncio.run(slurm._Job._call(["squeue"]))
+    gc.collect()  # what is still open complains now that its loop is closed
+    assert not told
+    started = children.read_text().split()
+    assert len(started) == 2
+    for _ in range(100):
+        if not any(_runs(pid) for pid in started):
+            return
+        time.sleep(0.1)
+    pytest.fail("it still runs")
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE  # an orphan may wait for its reaper
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("ended", [0, 3])
+def test_what_a_command_of_slurm_says(ended: int, tmp_path: Path, monkeypatch) -> None:
+    from diffusegen_core.parallel import slurm
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho 17 $1\necho no route >&2\nexit {ended}\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    if ended:
+        with pytest.raises(RuntimeError, match="squeue --me ended with code 3: no route"):
+            asyncio.run(slurm._Job._call(["squeue", "--me"]))
+    else:
+        assert asyncio.run(slurm._Job._call(["squeue", "--me"])) == "17 --me\n"
 
 
 def test_the_page_says_how_many_workers_one_item_may_kill() -> None:

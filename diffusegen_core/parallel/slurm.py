@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import shlex
 import signal
 import subprocess
@@ -152,15 +153,32 @@ def _refuse(script: str, file: Path) -> None:
             raise UserError(f"{file}: Slurm refuses such a job: {_line(error.stderr)}") from None
 
 
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a command that leads a session, and what it started: a wrapper's child would hold its output."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):  # not even a kill ends what waits for a dead file system
+        await asyncio.wait_for(process.communicate(), 5)
+
+
 class _Job(SLURMJob):
     """A job of Slurm whose commands do not wait for an answer for ever."""
 
     @staticmethod
     async def _call(cmd: list[str], **options: Any) -> str:
+        """The output of a command. Raises RuntimeError if it fails, or is silent, and leaves nothing."""
+        process = await asyncio.create_subprocess_exec(*cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                                       start_new_session=True, **options)
         try:
-            return await asyncio.wait_for(SLURMJob._call(cmd, **options), ANSWERED)
+            out, err = await asyncio.wait_for(process.communicate(), ANSWERED)
         except TimeoutError:
             raise RuntimeError(f"{cmd[0]} has not answered for {ANSWERED} seconds") from None
+        finally:
+            if process.returncode is None:
+                await _end(process)
+        if process.returncode:
+            raise RuntimeError(f"{shlex.join(cmd)} ended with code {process.returncode}: {err.decode()}")
+        return out.decode()
 
 
 class _Jobs(SLURMCluster):
