@@ -91,6 +91,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks run in bf16 where parameters ask for it, emulated where this processor has no such
+    instructions."""
+    from diffusegen_core.config import devices
+    monkeypatch.setattr(devices, "has_bf16", lambda on: True)
+
+
+@pytest.fixture
 def image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """The U-Net computes each image of a batch alone: batches and single images then have the same bits.
 

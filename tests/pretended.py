@@ -188,8 +188,10 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretence]:
     with monkeypatch.context() as patched:
         for name, answer in {"is_available": True, "device_count": 1, "get_device_name": "pretended GPU",
                              "is_current_stream_capturing": False, "get_rng_state": torch.zeros(1),
-                             "max_memory_reserved": 1_000_000_000, "current_device": 0}.items():
-            patched.setattr(torch.cuda, name, lambda *args, answer=answer: answer)
+                             "max_memory_reserved": 1_000_000_000, "current_device": 0,
+                             "is_bf16_supported": True}.items():
+            patched.setattr(torch.cuda, name, lambda *args, answer=answer, **options: answer)
+        patched.setattr(torch.cuda, "device", contextlib.nullcontext)
         for name in ("_lazy_init", "empty_cache", "reset_peak_memory_stats", "set_rng_state"):
             patched.setattr(torch.cuda, name, lambda *args: None)
         # Its operations draw from the host's own, which is seeded with it.

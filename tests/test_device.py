@@ -102,6 +102,7 @@ def test_every_kind_of_work_is_done_on_the_device(p: Params, gpu: Pretence):
     assert gpu.waits["fetched"] == 1
 
 
+@pytest.mark.usefixtures("bf16")
 def test_chapters_make_there_what_they_make_here(nano: dict, p: Params, monkeypatch: pytest.MonkeyPatch):
     with pretended(monkeypatch):
         there = Run(p).make("style")

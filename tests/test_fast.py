@@ -185,6 +185,7 @@ def trained(module: ModuleType, p: Params, steps: int = 2) -> tuple[Tensor, Tens
     return state.history.rows(), *(vector.detach() for vector in weights)
 
 
+@pytest.mark.usefixtures("bf16")
 def test_training_agrees_with_plain_training(p: Params, monkeypatch: pytest.MonkeyPatch):
     plain = benchmark("plain", monkeypatch)
     wanted = trained(plain, p)
@@ -200,6 +201,7 @@ def test_speed_is_no_part_of_a_recipe():
     assert "batch_size" in inpaint.IRRELEVANT
 
 
+@pytest.mark.usefixtures("bf16")
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_weights_rounded_once_style_to_the_same_bits(p: Params, checkpointing: bool):
     net = stirred(UNet(p.model, 16)).eval().requires_grad_(False)
@@ -219,6 +221,7 @@ def styled(p: Params, net: UNet, precision: str) -> Tensor:
     return guided(diffusion, judge, x[:2], x[2:, :3], [2, 1, 0], generators)[0]
 
 
+@pytest.mark.usefixtures("bf16")
 @pytest.mark.parametrize("work", ["paint", "style"])
 def test_a_batch_agrees_with_single_images_in_fp32(p: Params, work: str):
     net = stirred(UNet(p.model, 16)).eval().requires_grad_(False)

@@ -61,6 +61,7 @@ def test_what_travels_with_it(diffusion: Diffusion):
     assert torch.equal(unclipped.reverse(x_t, t).x0, free.x0)
 
 
+@pytest.mark.usefixtures("bf16")
 def test_in_half_precision_the_network_is_called_under_autocast(diffusion: Diffusion):
     half = Diffusion(diffusion.net, diffusion.schedule, "v", precision="bf16")
     a, b = (model.sample(2, steps=5).images.astype(float) for model in (diffusion, half))

@@ -113,6 +113,8 @@ def test_the_schedule_and_the_network_stand_beside_the_published_ones(nano_param
 @pytest.mark.parametrize(("names", "told"), [
     (["AMD EPYC, 1 thread", "AMD EPYC, 2 threads"], "AMD EPYC, 1 or 2 threads"),
     (["AMD EPYC, 16 threads", "AMD EPYC, 2 threads"], "AMD EPYC, 2 or 16 threads"),
+    (["AMD EPYC without bf16, 2 threads", "AMD EPYC, 1 thread"], "AMD EPYC without bf16, 1 or 2 threads"),
+    (["NVIDIA T4", "NVIDIA T4 without bf16"], "NVIDIA T4 without bf16"),
     (["NVIDIA H200", "Intel(R) Xeon(R), 1 thread"], "Intel(R) Xeon(R), 1 thread, NVIDIA H200"),
     ([], "")])
 def test_a_processor_is_named_once_however_many_threads_it_computed_with(names: list[str], told: str) -> None:

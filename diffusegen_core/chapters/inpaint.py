@@ -170,7 +170,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
         # Without an object there is nothing to learn from: such a pair gets a row in left_out.csv, no files.
         has_object = pair is not None and planes.only(pair[1], scene.chosen).any()
         pairsets.keep(folder, job.name, key, row, pair if has_object else None, seconds,
-                      device=devices.name(ws.device))
+                      device=devices.name(ws.device, scenes.settings.precision))
 
 
 def _area(masks: np.ndarray, chosen: Chosen) -> float:

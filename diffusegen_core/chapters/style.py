@@ -232,7 +232,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
                **{name: guided.significant(column[i]) if good else None for name, column in measures.items()},
                "status": status[i], **({"picture": job.picture} if given else {})}
         pairsets.keep(folder, job.name, key, row, (styled[i], mask) if good else None, seconds,
-                      steps=records[i], device=devices.name(ws.device))
+                      steps=records[i], device=devices.name(ws.device, settings.precision))
 
 
 def _restyle(diffusion: Diffusion, judge: guided.Judge, painted: Pairs, sources: Pairs,

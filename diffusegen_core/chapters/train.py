@@ -346,4 +346,4 @@ def _conclude(task: Task, state: State, folder: Path) -> None:
     artifact.finish([weights], state.seconds, spent=[folder / CHECKPOINT],
                     images=state.step * task.training.settings.batch_size, steps=state.step,
                     loss=state.history.final_loss(), parameters=parameter_count(state.net),
-                    device=several + devices.name(task.ws.device), **cards)
+                    device=several + devices.name(task.ws.device, task.training.settings.precision), **cards)

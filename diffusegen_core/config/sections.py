@@ -89,7 +89,8 @@ class Train(Section):
     grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: not clipped")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the weight average after its warm-up")
     sample_weights: Literal["ema", "raw"] = Field("ema", description="the weights that later chapters use")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the network")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="autocast of the network; without bf16 in the device's instructions, fp32")
     compile: bool = Field(
         False, description="compile the network's steps: a minute or more before the first, then faster")
     checkpointing: bool = Field(
@@ -164,7 +165,7 @@ class Inpaint(Section):
     dilate: PositiveInt = Field(20, description="ellipse that widens the mask to be filled, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="as train.precision")
 
 
 class Style(Section):
@@ -206,7 +207,7 @@ class Style(Section):
     colour_transfer: bool = Field(
         True, description="give the result the source's colours, where these are three channels")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the U-Net")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="as train.precision")
     checkpointing: bool = Field(False, description="as train.checkpointing")
 
 
@@ -298,7 +299,7 @@ class Segment(Section):
     rotate: float = Field(
         0.0, ge=0, le=180, description="with augment, training images of all networks are turned by up "
                                        "to this many degrees (new objects: inpaint.turn); the paper's: 0")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the network")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="as train.precision")
     checkpoint_every: PositiveInt = Field(10, description="epochs between checkpoints")
     keep_weights: bool = Field(
         True, description="keep every trained network, so that another test set only scores it; a U-Net++ of "

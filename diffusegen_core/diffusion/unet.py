@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from diffusegen_core.config import devices
 from diffusegen_core.config.sections import Model
 from diffusegen_core.data.planes import RGB_AND_MASK, Planes
 
@@ -227,12 +228,12 @@ class UNet(nn.Module):
         return self.out(x)
 
     def cast_weights(self, precision: str) -> "UNet":
-        """Round the weights once, for sampling under autocast of this precision, not in every call.
+        """Round the weights once, for sampling under `devices.autocast` of this precision, not in every call.
 
         Returns the network itself. Results are the same bits. Autocast caches its copies only of weights that
         require gradients.
         """
-        if precision == "bf16":
+        if devices.in_bf16(next(self.parameters()).device, precision):
             for module in self.modules():
                 if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
                     module.bfloat16()

@@ -42,8 +42,8 @@ def known(p: Params) -> dict[str, float]:
 def _of(p: Params) -> str:
     """A key of nearly all that decides the rates: the device, and the sizes of networks and images. UserError
     where the device is not on this machine."""
-    return (f"{devices.name(p.device)}, images of {p.data.image_size} and {p.model_size} px, "
-            f"{p.model.base_channels} channels, {p.train.precision}")
+    return (f"{devices.name(p.device, p.train.precision)}, images of {p.data.image_size} and "
+            f"{p.model_size} px, {p.model.base_channels} channels, {p.train.precision}")
 
 
 def _usable(rate: Any) -> bool:

@@ -142,10 +142,11 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
 def at_hand(p: Params) -> tuple[Params, str]:
     """The parameters and the device's name; with another device where theirs is not on this machine."""
     try:
-        return p, devices.name(p.device)
+        return p, devices.name(p.device, p.train.precision)
     except UserError:
         other = p.model_copy(update={"device": "auto"})
-        return other, f"{devices.name(other.device)} ({p.device}, which the parameters name, is unavailable)"
+        there = devices.name(other.device, p.train.precision)
+        return other, f"{there} ({p.device}, which the parameters name, is unavailable)"
 
 
 def pairs(p: Params) -> tuple[int, str]:

@@ -163,6 +163,8 @@ def _together(names: Collection[str]) -> str:
         numbered = re.fullmatch(r"(\d+) threads?", threads)
         of = counts.setdefault(processor if numbered else name, set())
         of |= {int(numbered[1])} if numbered else set()
+    for bare in [name for name in counts if name + devices.WITHOUT in counts]:  # work that asked for no bf16
+        counts[bare + devices.WITHOUT] |= counts.pop(bare)
     return ", ".join(name if not of else f"{name}, {' or '.join(map(str, sorted(of)))} "
                      f"thread{'s' if max(of) > 1 else ''}" for name, of in counts.items())
 

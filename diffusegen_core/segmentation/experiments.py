@@ -129,7 +129,7 @@ class Place:
         """
         identity = {path.relative_to(self.network.begin()).as_posix(): files.remembered_sha256(path)
                     for path in outputs}
-        device = devices.name(self.workspace.device)
+        device = devices.name(self.workspace.device, self.recipe["net"]["precision"])
         weights = self._weights(identity)
         if not weights.made():  # else they were finished before a kill, which the network was not
             weights.finish([save(weights.begin())], 0, device=device, temporary=temporary)
