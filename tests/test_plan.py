@@ -331,6 +331,7 @@ def test_what_a_processor_takes_long_for_it_does_once(nano_params: Params, monke
     assert len(calls) == 1
 
 
+@pytest.mark.usefixtures("bf16")
 def test_sampling_and_styling_are_probed_as_their_chapters_do_them(nano_params: Params, monkeypatch):
     p = changed(nano_params, inpaint={"precision": "bf16"},
                 style={"precision": "bf16", "checkpointing": True})
@@ -425,3 +426,19 @@ def test_the_disk_of_pairs_counts_their_channels_and_classes(kind: Planes, pair:
     assert [cost.disk for cost in found] == [12 * pair * side**2] * 2
     [features_of] = cluster.costs(10, side, work, kind.classes)
     assert features_of.disk == 10 * (kind.all * side**2 + (1 + kind.classes) * 4 * 7)
+
+
+def test_a_network_is_counted_once_a_process(nano_params: Params, monkeypatch: pytest.MonkeyPatch):
+    first = flops.count(nano_params)
+    monkeypatch.setattr(flops, "of", lambda call: pytest.fail("counted again"))
+    longer = changed(nano_params, train={"images": 999}, cluster={"k": 1}, segment={"epochs": 77})
+    assert flops.count(longer) == first
+    monkeypatch.undo()
+    other = flops.count(changed(nano_params, model={"base_channels": 64}))
+    assert (other.unet.call > first.unet.call, other.segment) == (True, first.segment)
+
+
+def test_groups_of_parameters_with_lists_are_known_again(nano_params: Params):
+    same = params.validate(params.plain(nano_params))
+    assert (hash(same.model), same.model) == (hash(nano_params.model), nano_params.model)
+    assert hash(changed(nano_params, model={"channel_mult": [2]}).model) != hash(nano_params.model)

@@ -3,9 +3,12 @@
 The networks are built without memory (torch's `meta` device) and with random weights, so the paper's networks
 are counted in seconds and nothing is downloaded. Only convolutions and matrix products count, an addition and
 a multiplication as two; the rest (norms, resizing, the optimizer) is a small part.
+
+Plans are made again and again of the same networks, so a process counts each of them once.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffusegen_core.chapters.costs import Backbone, Learner, Work
 from diffusegen_core.config.params import Params
-from diffusegen_core.config.sections import Gan
+from diffusegen_core.config.sections import Gan, Model, Segment, Style
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import losses
 from diffusegen_core.diffusion.guided import Judge, default_blocks
@@ -27,18 +30,17 @@ META = torch.device("meta")
 
 def count(p: Params) -> Work:
     """Count a run's networks at its sizes. UserError for one that does not exist, or not at this size."""
-    c, e, side = p.cluster, p.evaluate, p.data.image_size
-    with META:
-        net = UNet(p.model, p.model_size, planes=Planes.of(p.data))
-        segmentation = segnet.build(random(p).segment, p.seed, Planes.of(p.data))
-        cluster = features.load(c.backbone, weights.RANDOM, c.input_range, META)
-        judge = features.load(e.backbone, weights.RANDOM, e.input_range, META)
+    c, e, s, side, kind = p.cluster, p.evaluate, p.segment, p.data.image_size, Planes.of(p.data)
+    segment = Segment(encoder=s.encoder, input_range=s.input_range, decoder_channels=s.decoder_channels,
+                      weights=weights.RANDOM)
     trained = p.gan.source == "singan"
     return Work(
-        _backbone(cluster, side), _backbone(judge, side), _unet(p, net), _guided(p, net),
-        fitting(p.gan, side, net.planes.all) if trained else 0.0,
-        _drawing(p.gan, side, net.planes.all) if trained else 0.0,
-        _segmentation(segmentation, segnet.inputs(net.planes.channels), side), net.planes)
+        _backbone(c.backbone, c.input_range, side), _backbone(e.backbone, e.input_range, side),
+        _unet(p.model, p.model_size, kind, p.train.checkpointing),
+        list(_guided(random(p).style, p.model, p.model_size, kind)),
+        fitting(p.gan, side, kind.all) if trained else 0.0,
+        _drawing(p.gan, side, kind.all) if trained else 0.0,
+        _segmentation(segment, kind, side), kind)
 
 
 def random(p: Params) -> Params:
@@ -65,39 +67,48 @@ def both(net: Callable[[Tensor], Tensor | list[Tensor]], x: Tensor) -> tuple[flo
     return call, of(lambda: torch.stack([output.sum() for output in outputs]).sum().backward())
 
 
-def _backbone(net: nn.Module, side: int) -> Backbone:
+@lru_cache
+def _backbone(name: str, input_range: features.InputRange, side: int) -> Backbone:
     found = []
+    with META:
+        net = features.load(name, weights.RANDOM, input_range, META)
     flop = of(lambda: found.append(net(torch.empty(1, 3, side, side, device=META))))
     return Backbone(flop, found[0].flatten(1).shape[1])
 
 
-def _unet(p: Params, net: UNet) -> Learner:
+@lru_cache
+def _unet(model: Model, side: int, kind: Planes, checkpointing: bool) -> Learner:
     """The U-Net; activations recomputed for the gradient (checkpointing) count twice."""
-    net.checkpointing = p.train.checkpointing
-    image = torch.empty(1, net.planes.all, p.model_size, p.model_size, device=META)
+    with META:
+        net = UNet(model, side, planes=kind)
+    net.checkpointing = checkpointing
+    image = torch.empty(1, kind.all, side, side, device=META)
     call, gradient = both(lambda x: net(x, torch.zeros(1, device=META)), image)
     return Learner(call, call + gradient, parameter_count(net))
 
 
-def _segmentation(net: nn.Module, inputs: int, side: int) -> Learner:
+@lru_cache
+def _segmentation(settings: Segment, kind: Planes, side: int) -> Learner:
     """U-Net++. Its gradient is taken as two calls, since torch overcounts that of grouped convolutions."""
-    call = of(lambda: net(torch.empty(2, inputs, side, side, device=META))) / 2
+    with META:
+        net = segnet.build(settings, 0, kind)
+    call = of(lambda: net(torch.empty(2, segnet.inputs(kind.channels), side, side, device=META))) / 2
     return Learner(call, 3 * call, parameter_count(net))
 
 
 # FLOP of each step of guided.GuidedStep: the U-Net's call and gradient, the [CLS] call, and for each loss the
 # calls and the gradient of its own network.
-def _guided(p: Params, net: UNet) -> list[float]:
-    s, side = p.style, p.model_size
-    net.requires_grad_(False)
-    net.checkpointing = s.checkpointing
+@lru_cache
+def _guided(s: Style, model: Model, side: int, kind: Planes) -> tuple[float, ...]:
     with META:
+        net = UNet(model, side, planes=kind).requires_grad_(False)
+        net.checkpointing = s.checkpointing
         cls_net = features.load_cls(s.backbone, weights.RANDOM, s.input_range, META, size=s.backbone_size)
         maps = vgg.load(s.vgg, weights.RANDOM, META)
-        image = torch.empty(1, net.planes.all, side, side, requires_grad=True)
+        image = torch.empty(1, kind.all, side, side, requires_grad=True)
         colours = torch.empty(1, 3, side, side, requires_grad=True)
         zero = torch.zeros(1)
-        blocks = s.zecon_blocks or default_blocks(p.model)
+        blocks = s.zecon_blocks or default_blocks(model)
         judge = Judge(cls_net, maps, s, blocks)
         call = both(lambda x: net(x, zero), image)
         parts = {"zecon": both(lambda x: judge.encoded(net, x), image), "vgg": both(maps, colours)}
@@ -108,9 +119,10 @@ def _guided(p: Params, net: UNet) -> list[float]:
     steps = [sum(call) + cls[0] + sum(pulls.get(name, 0.0) for name in losses.weights(s, step))
              for step in range(s.respacing - s.skip)]
     looks = 5 * cls[0]  # source and inpainted image before the steps; both and the result for the manifest
-    return [steps[0] + looks, *steps[1:]]
+    return steps[0] + looks, *steps[1:]
 
 
+@lru_cache
 def fitting(settings: Gan, side: int, channels: int = 4) -> float:
     """FLOP of training a SinGAN on one image and its mask, with so many channels together."""
     return sum(by_scale(settings, side, channels))
@@ -134,6 +146,7 @@ def by_scale(settings: Gan, side: int, channels: int = 4) -> list[float]:
     return found
 
 
+@lru_cache
 def _drawing(settings: Gan, side: int, channels: int) -> float:
     scales = [singan.Scale(net, 1.0, scale) for net, _, scale in _scales(settings, side, channels)]
     fixed = torch.empty(1, 1, scales[0].side, scales[0].side, device=META)
