@@ -305,7 +305,7 @@ def _odd_lines(report: Report, seen: Seen, told: Mapping[str, str]) -> list[tupl
         across = [pair for pair in same if told.get(pair[0]) != told.get(pair[1])]
         whose = f", {len(across) or 'none'} of them of different patients" if told else ""
         named = some([f"{printable(one)} and {printable(other)}" for one, other in across or same])
-        lines.append((LOOK, "copies",
+        lines.append((LOOK if across or not told else OK, "copies",
                       f"{counted(len(same), 'pair')} of images that look identical{whose}: {named}"))
     if report.ignored:
         lines.append((LOOK, "not used", f"{len(report.ignored)} pictures are used neither as images nor as "
