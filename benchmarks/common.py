@@ -268,7 +268,7 @@ def report(name: str, options: argparse.Namespace, p: Params, device: torch.devi
            rows: list[dict[str, Any]], failed: Failed, **facts: Any) -> dict[str, Any]:
     """Print a small table of what `measure` gave, and write everything as JSON; return that."""
     found = {
-        "benchmark": name, "date": date.today().isoformat(), "device": devices.name(str(device)),
+        "benchmark": name, "date": date.today().isoformat(), "device": devices.name(str(device), "bf16"),
         "versions": files.versions(), "commit": commit(), "rounds": options.rounds,
         "params": params.plain(p), "options": told(options), **facts, "ways": rows, "failed": failed}
     versions = ", ".join(f"{key} {found['versions'][key]}" for key in ("diffusegen", "python", "torch"))

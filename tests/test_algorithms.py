@@ -166,6 +166,7 @@ def test_the_page_paints_as_the_run_by_its_sampler_and_precision(nano_run: Run) 
     assert (names["diffusion"].precision, names["diffusion"].clip) == ("bf16", False)
 
 
+@pytest.mark.usefixtures("bf16")
 def test_the_page_takes_a_guided_step_in_the_runs_precision(nano_run: Run, monkeypatch) -> None:
     values = params.merged(params.plain(nano_run.params), {"style.precision": "bf16"})
     used, call = [], Diffusion.call

@@ -157,6 +157,7 @@ def test_foreign_truncated_and_absent_safetensors_are_refused(tmp_path: Path):
     assert "cannot be read as a checkpoint" in refusal(tmp_path / "absent.safetensors", with_())
 
 
+@pytest.mark.usefixtures("bf16")
 def test_a_model_of_ours_needs_nothing_but_its_file(tmp_path: Path):
     p = with_(("process.variance", "learned"), ("process.steps", "500"))
     diffusion = checkpoints.load(str(ours(p, tmp_path / "model.safetensors")), "raw", "cpu", "bf16")

@@ -94,7 +94,8 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             "ema": Line(0.999 if images < 8000 * rung.batch // 2 else 0.9998),
             **({"min_snr": Line(5.0, "weights of the noise levels: pairs came out nearer to real ones")}
                if rung.side == MEASURED else {}),
-            "precision": Line("bf16" if rung.bf16 else "fp32"),
+            "precision": (Line("bf16", "fp32 where the device has no instructions for bf16") if rung.bf16
+                          else Line("fp32")),
             "checkpoint_every": Line(250), "preview_every": Line(max(100, images // rung.batch // 8))},
         "inpaint": {
             "samples": Line(rung.samples, "synthetic pairs per source, N"),
