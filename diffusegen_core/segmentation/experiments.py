@@ -119,8 +119,9 @@ class Place:
         return self.network.made() and self._weights(contents(self.network.stamp)).made()
 
     def trained(self, outputs: list[Path], seconds: float, facts: dict[str, Any],
-                save: Callable[[Path], Path], spent: Sequence[Path] = (), temporary: bool = False) -> None:
-        """Finish the network, whose `outputs` lie in the folder of `network.begin()`.
+                save: Callable[[Path], Path], spent: Sequence[Path] = (), temporary: bool = False,
+                precision: str = "fp32") -> None:
+        """Finish the network, trained in `precision`, whose `outputs` lie in the folder of `network.begin()`.
 
         `facts` become columns of `Results.runs` and must be JSON-serialisable. `save` writes the weights into
         a folder; if `temporary`, their stamp says that they are only kept until the network is tested. Files
@@ -129,9 +130,8 @@ class Place:
         """
         identity = {path.relative_to(self.network.begin()).as_posix(): files.remembered_sha256(path)
                     for path in outputs}
-        device = devices.name(self.workspace.device, self.recipe["net"]["precision"])
-        weights = self._weights(identity)
-        if not weights.made():  # else they were finished before a kill, which the network was not
+        device = devices.name(self.workspace.device, precision)
+        if not (weights := self._weights(identity)).made():  # else finished before a kill, unlike the network
             weights.finish([save(weights.begin())], 0, device=device, temporary=temporary)
         self.network.finish(outputs, seconds, replace=True, spent=spent, facts=facts, device=device)
 

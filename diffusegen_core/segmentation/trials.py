@@ -204,7 +204,8 @@ def _train(place: Place, trial: Trial, device: torch.device) -> nn.Module:
     def save(kept: Path) -> Path:
         return segnet.save(kept / WEIGHTS, fitted.net)
 
-    place.trained([history], fitted.seconds, facts, save, [checkpoint], temporary=not settings.keep_weights)
+    place.trained([history], fitted.seconds, facts, save, [checkpoint], temporary=not settings.keep_weights,
+                  precision=settings.precision)
     return fitted.net
 
 
