@@ -14,6 +14,7 @@ from diffusegen_core import Run
 from diffusegen_core.parallel import progress
 from diffusegen_core.planning import remaining, status
 from diffusegen_core.store import files, lock, ownparams
+from diffusegen_core.store.stamps import MAKING
 
 
 def told(run: Run, *words: object) -> list[str]:
@@ -54,6 +55,16 @@ def test_what_is_set_aside_comes_back(nano_run: Run):
     [gan] = [line for line in lines if line[3:].startswith("pairs of the GAN")]
     assert gan.endswith("set aside; the run takes it back")
     assert any(line.startswith("Set aside or unfinished: ") for line in lines)
+
+
+def test_what_a_run_is_making_is_not_told_as_unfinished(nano_run: Run):
+    """As if something were lost."""
+    begun = nano_run.folder / MAKING / "train" / "cluster-09" / ("0a" * 8)
+    begun.mkdir(parents=True)
+    (begun / "checkpoint.safetensors").write_text("half")
+    assert any(line.startswith("Set aside or unfinished: 1 item") for line in told(nano_run))
+    with lock.hold(nano_run.folder):
+        assert not any("unfinished" in line or "aside" in line for line in told(nano_run))
 
 
 def test_what_was_changed_by_hand_is_refused_and_the_rest_waits_for_it(nano_run: Run):

@@ -245,6 +245,8 @@ def _kind(training: Pairs, data: Data) -> str:
     """The name for a test set of the training pairs' kind."""
     if data.drawn:
         return PHANTOM
+    if data.held_share:  # no test set of the paper's, whatever the pairs are
+        return HELD_OUT
     ours = data.subset != "all" or set(training.names) & set(dataset.paper_names())
     return KVASIR if ours else HELD_OUT
 

@@ -11,11 +11,13 @@ from diffusegen_core import __version__
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
-from diffusegen_core.exports.cases import NOT_AUDITED, ExportSet
+from diffusegen_core.exports.cases import NOT_AUDITED, TEST, ExportSet
 from diffusegen_core.report import answer, naming, opening, recommendation, tables
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
 
+REAL_SPLITS = """\
+`validation` holds a share of {share:g} of the real pairs, drawn with the run's seed; `train` all others."""
 SPLITS = """\
 `validation` holds only real pairs, a share of {share:g} of them drawn with the run's seed; `held_back` the
 synthetic pairs that were made from these, or that show one of their lesions; `train` all others. A network
@@ -23,8 +25,8 @@ that is trained on `held_back` is validated on near-copies of what it saw. The m
 every real pair of `train` and `validation`."""
 UNSEEN = "Test your networks on images that are not in this dataset."
 TESTED = """\
-`test` holds real pairs that no part of the run has seen, its models included; what shows one of their lesions
-is in `held_back`. Use `test` to test networks, never to choose between them."""
+`test` holds real pairs that no part of the run has seen, its models included{held}. Use `test` to test
+networks, never to choose between them."""
 NUMBERED = """\
 Pairs, `source`, `lesion_of` and `group` are numbered, in an order that reveals nothing; pairs of a `group`,
 such as a patient where this is known, belong together. Their names in the run are not in this dataset."""
@@ -63,14 +65,19 @@ def text(chosen: ExportSet, title: str, layout: str) -> str:
 
 
 def _splits(chosen: ExportSet) -> str:
-    known = SPLITS.format(share=chosen.run.params.segment.validation) if chosen.real else ""
-    return " ".join(filter(None, [known, TESTED if chosen.tested else UNSEEN]))
+    texts = SPLITS if chosen.sets else REAL_SPLITS
+    known = texts.format(share=chosen.run.params.segment.validation) if chosen.real else ""
+    held = "; what shows one of their lesions is in `held_back`" if chosen.sets else ""
+    return " ".join(filter(None, [known, TESTED.format(held=held) if chosen.tested else UNSEEN]))
 
 
 def _summary(chosen: ExportSet, title: str) -> str:
     p = chosen.run.params
-    counts = [f"{sum(case.origin == origin for case in chosen.cases)} {origin}" for origin in
-              dict.fromkeys(case.origin for case in chosen.cases)]
+    counts = []
+    for origin in dict.fromkeys(case.origin for case in chosen.cases):
+        splits = [case.split for case in chosen.cases if case.origin == origin]
+        held = f" ({splits.count(TEST)} of them held out)" if TEST in splits else ""
+        counts.append(f"{len(splits)} {origin}{held}")
     kind = {1: "grey", 3: "RGB"}.get(p.data.channels) or f"{p.data.channels} channels"
     size = p.data.image_size
     sides = f"{size} × {size} pixels" if not chosen.native else (

@@ -20,9 +20,13 @@ The folder is a raw dataset of nnU-Net: put it into `nnUNet_raw` (or link it the
 """
 HELD_OUT = """
   `imagesTs/` and `labelsTs/` have the held-out pairs: predict the former, compare with the latter."""
-FOLDS = """\
-copy it to `nnUNet_preprocessed/{name}/` before training. Its folds validate on real pairs alone and train on
+COPIED = "copy it to `nnUNet_preprocessed/{name}/` before training. "
+FOLDS = COPIED + """\
+Its folds validate on real pairs alone and train on
   nothing that was made from these. Without it nnU-Net splits pairs at random and validates on near-copies."""
+REAL_FOLDS = COPIED + """\
+Its folds keep pairs of one patient together, where
+  patients are known, as nnU-Net's own would not."""
 NO_FOLDS = ("there is none, as the dataset has fewer than two real pairs to train on; folds that nnU-Net "
             "draws would validate on near-copies.")
 
@@ -59,7 +63,8 @@ def write(folder: Path, chosen: ExportSet, called: str) -> str:
         "converted_by": "DiffuseGen"}, indent=1) + "\n")
     if folds := chosen.folds():
         files.write_text(folder / "splits_final.json", json.dumps(folds, indent=1) + "\n")
+    text = FOLDS if chosen.sets else REAL_FOLDS
     kind = (" (RGB, one file for its three channels)" if len(chosen.channels) == 3 else
             " (grey)" if whole else " and so on (grey, a file for each channel)")
     return LAYOUT.format(number=called[7:10], kind=kind, test=HELD_OUT if chosen.tested else "",
-                         folds=FOLDS.format(name=called) if folds else NO_FOLDS)
+                         folds=text.format(name=called) if folds else NO_FOLDS)

@@ -54,7 +54,8 @@ def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
     several = bool(data.patients) and len({data.patients.get(name) for name in data.held}) < len(data.held)
     if limit := power.limit(seeds, images, generators, data.kind if several else ""):
         expect = (f' The mean gains measured so far are {MEASURED:g} at most: expect "undecided".'
-                  if power.visible(seeds, images, generators) > MEASURED else "")
+                  if images >= power.LEAST_IMAGES and seeds >= power.LEAST_SEEDS
+                  and power.visible(seeds, images, generators) > MEASURED else "")
         yield limit + expect
     if data.held and not data.patients:
         yield ("Test images may be of patients that were trained on: the names do not identify patients. "

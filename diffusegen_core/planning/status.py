@@ -43,9 +43,12 @@ def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> It
         yield f"Running: {holder}. {_under_way(run)}".rstrip()
     yield from lines(table, remaining.took(run.folder), _counts(run))
     yield from run.changed_by_hand(verify)
-    if put_by := aside.kept(run.folder):
+    put_by = aside.kept(run.folder)
+    if holder:  # which goes on with what is unfinished
+        put_by = [one for one in put_by if one.seconds is not None]
+    if put_by:
         total = size(sum(one.bytes for one in put_by))
-        yield (f"Set aside or unfinished: {counted(len(put_by), 'item')}, {total}; "
+        yield (f"Set aside{'' if holder else ' or unfinished'}: {counted(len(put_by), 'item')}, {total}; "
                f"`diffusegen clean {shown}` lists them.")
     to_do = set(table.index[table["status"].isin(TO_DO)])
     if to_do:

@@ -61,7 +61,8 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
     if p.inpaint.baselines and ("segment" in made or ("augment" in made and not own)):
         yield (f"Objects were pasted once for all repetitions{' of chapter 6' if own else ''}: verdicts on "
                f"pasted pairs are {THESE_PASTED}.")
-    if "augment" in made and p.augment.generator_sees != SUBSET:
+    is_smaller = not (p.augment.sizes and pairs) or min(p.augment.sizes) < len(pairs)
+    if "augment" in made and p.augment.generator_sees != SUBSET and is_smaller:
         knew = ["the generator", *(["pasting"] if p.inpaint.baselines else []),
                 *(["the filter"] if p.filter.folds else [])]
         told = " and ".join(filter(None, [", ".join(knew[:-1]), knew[-1]]))

@@ -85,8 +85,9 @@ def rule() -> Table:
                    "distances": otherclaims.TOLD, THESE_PAIRS: SCOPE,
                    THESE_PASTED: SCOPE_PASTED}
     return show(pd.DataFrame({"verdict": rows.keys(), "when": rows.values()}), "summary-rule",
-                "How a comparison of networks is judged: the first of the five verdicts whose condition is "
-                f"met. Differences below {SMALLEST} in Dice or IoU count as too small to matter.")
+                f"How a comparison of networks is judged: of the first {len(RULE)} rows, the verdicts, the "
+                "first whose condition is met counts; the others say what is compared, and how. "
+                f"Differences below {SMALLEST} in Dice or IoU count as too small to matter.")
 
 
 def verdicts(run: Run, found: list[Verdict]) -> Table:
