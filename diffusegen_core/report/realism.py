@@ -89,7 +89,7 @@ def _better(before: DataType, after: DataType, tested: Tested | None) -> str:
                 f"{before}, are the better choice")
     numbers = f"Dice {dice[0]:.3f} before, {dice[1]:.3f} after"
     if dice[1] >= dice[0] + SMALLEST:
-        return (f"yet networks that were trained on them alone had a higher mean Dice ({numbers}); chapter 8 "
+        return (f"yet networks that were trained on them alone reached a higher mean ({numbers}); chapter 8 "
                 "says whether that may be chance")
     learned = "learned no more either" if dice[1] <= dice[0] else "hardly learned more"
     return (f"networks that were trained on them alone {learned} ({numbers}), so the unstyled ones, "
