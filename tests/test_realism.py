@@ -48,8 +48,8 @@ def test_that_styling_moved_pairs_away_is_told_with_what_networks_learned() -> N
     assert worse == (f"{words}networks that were trained on them alone learned no more either (Dice 0.483 "
                      "before, 0.343 after), so the unstyled ones, 1-Paint, are the better choice.")
     better, = realism.moved(HARMED, learned(0.26, 0.53))
-    assert better == (f"{words}yet networks that were trained on them alone reached a higher mean (Dice 0.260 "
-                      "before, 0.530 after); chapter 8 says whether that may be chance.")
+    assert better == (f"{words}yet networks that were trained on them alone reached a higher mean (Dice "
+                      "0.260 before, 0.530 after); chapter 8 says whether that may be chance.")
     hardly, = realism.moved(HARMED, learned(0.4830, 0.4834))
     assert "them alone hardly learned more (Dice 0.483 before, 0.483 after), so the unstyled ones" in hardly
     unfinished, = realism.moved(HARMED, learned(0.26, 0.53, status="to do"))
