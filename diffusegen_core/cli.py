@@ -214,7 +214,8 @@ def paint(
     folder: RunFolder,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of your own.")],
     mask: Annotated[Path | None, typer.Option(
-        help="The new lesion: a mask as large as the picture, white where the lesion is to be.")] = None,
+        help="The new lesion: a mask as large as the picture, white where the lesion is to be; "
+             "with several classes, their numbers.")] = None,
     like: Annotated[str | None, typer.Option(
         metavar="SIZE,POSITION", help="Or its size and place: medium,top-left (small, medium, large among "
                                       "the run's lesions), or 0.05,0.4:0.6.")] = None,

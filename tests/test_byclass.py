@@ -53,6 +53,23 @@ def test_each_class_is_judged_over_the_images_that_show_it():
     assert tumour.iloc[4].endswith(": refuted for these pairs")
 
 
+@pytest.mark.parametrize(("p", "column", "called"), [
+    (TWO, "dice_2", r"tumour\_2"), (params.validate({"data": {"object": "cyst"}}), "dice", "cyst")])
+def test_a_class_that_only_some_repetitions_learned_is_told(p: params.Params, column: str, called: str):
+    run = run_of(p)
+    assert list(byclass.unlearned(run)) == []
+    images = run.finished("augment").images
+    images.loc[images["seed"].isin([0, 3]), column] = 0.02
+    if column == "dice_2":
+        images.loc[images["image"].astype(int) % 2 == 1, column] = 1.0  # none there, and none found
+    told, = byclass.unlearned(run)
+    assert told.startswith("In 2 of 5 repetitions of chapter 7, networks trained on 16 real pairs alone did "
+                           f"not learn {called} (a mean Dice below 0.1")
+    images[column] = 0.02
+    assert list(byclass.unlearned(run)) == [], "nobody learned it, as the table shows"
+    assert list(byclass.unlearned(SimpleNamespace(params=p, finished=lambda name: None))) == []
+
+
 def test_there_is_no_such_table_of_one_class_nor_before_chapter_7_is_finished():
     assert byclass.table(run_of(params.validate({}))) is None
     assert byclass.table(run_of(TWO, complete=False)) is None

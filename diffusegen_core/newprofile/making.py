@@ -135,7 +135,7 @@ def _data_lines(data: Folder, rung: Rung) -> dict[str, Line]:
         "channels": Line(s.channels, "all images are grey" if s.channels == 1 else "the images have colours")}
     if s.labels:
         told["labels"] = Line(s.labels, "the values of the masks: give the classes their names here")
-    called = {"object": Line(s.object, "what the masks mark, as pages call it")} if not s.labels else {}
+    called = {"object": Line(s.object_name, "what the masks mark, as pages call it")}
     return told | _small_lines(data, rung.side) | called | {
         "holdout": Line(s.holdout, f"{len(data.held)} of {len(data.seen.report.pairs)} pairs, which nothing "
                                    "is trained on or painted from: they test the networks, and a verdict "

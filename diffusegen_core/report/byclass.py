@@ -1,16 +1,20 @@
-"""Whether pasted and painted pairs help each of several classes: a table below the front page's sentence."""
+"""Whether pasted and painted pairs help each of several classes: a table below the front page's sentence. And
+which classes only some repetitions have learned."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
 
+from diffusegen_core.config.text import counted
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.measures import overlap
 from diffusegen_core.report import recommendation
 from diffusegen_core.report.comparisons import Comparison
 from diffusegen_core.report.naming import mixing, named
+from diffusegen_core.report.rule import LEARNED
 from diffusegen_core.report.segment_tables import with_interval
-from diffusegen_core.report.tables import Table, show
+from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation.trials import Tested
 
@@ -29,7 +33,7 @@ def table(run: Run, name: str = "front-classes") -> Table | None:
     rows = []
     for place, (called, column) in enumerate(zip(classes, overlap.of_classes(len(classes)), strict=True)):
         shown = _showing(result, tried[0].test_set, place)
-        alone = shown.loc[(shown["data_type"] == REAL.name) & (shown["size"] == size), column].mean()
+        alone = _alone(shown, size)[column].mean()
         rows.append({"class": called, "test images": str(shown["image"].nunique()),
                      "Dice, real pairs alone": "" if pd.isna(alone) else f"{alone:.3f}",
                      **{named(DataType.parse(one.first.data_type)): _gain(run, result, shown, one, column)
@@ -39,6 +43,31 @@ def table(run: Run, name: str = "front-classes") -> Table | None:
         "the gain over it, with 95 % intervals. A class with a Dice near 0 was not learned at all. In the "
         f"other sets, {mixing(run.params.augment)}. The sentence above is about the mean over the classes "
         "and over all images, where a class that is neither present nor predicted counts as 1."))
+
+
+def unlearned(run: Run) -> Iterator[str]:
+    """A sentence for each class that networks of some repetitions have learned, and those of others not at
+    all: real pairs alone, the largest set of chapter 7. Nothing where that is not finished."""
+    result, classes = run.finished("augment"), run.params.data.classes
+    if result is None or not recommendation.comparable(result):
+        return
+    size = int(result.images["size"].max())
+    test_set = result.images["test_set"].iloc[0]
+    columns = overlap.of_classes(len(classes)) or ["dice"]
+    names = classes if len(classes) > 1 else [run.params.data.object_name]
+    for place, (called, column) in enumerate(zip(names, columns, strict=True)):
+        alone = _alone(_showing(result, test_set, place), size)
+        by_seed = alone.groupby("seed")[column].mean()
+        if 0 < (failed := int((by_seed < LEARNED).sum())) < len(by_seed):
+            yield (f"In {failed} of {counted(len(by_seed), 'repetition')} of chapter 7, networks trained on "
+                   f"{size} real pairs alone did not learn {escaped(called)} (a mean Dice below {LEARNED} "
+                   "over the test images that show it). Means, gains and intervals mix these with networks "
+                   "that did: train longer (`segment.epochs`), or repeat more often (`augment.seeds`).")
+
+
+def _alone(shown: pd.DataFrame, size: int) -> pd.DataFrame:
+    """The rows of networks that were trained on so many real pairs alone."""
+    return shown[(shown["data_type"] == REAL.name) & (shown["size"] == size)]
 
 
 def _showing(result: Tested, test_set: str, place: int) -> pd.DataFrame:
