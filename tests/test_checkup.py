@@ -206,7 +206,7 @@ def test_d7_what_is_no_square_is_told_and_fitted_as_chosen(tmp_path, nano, fit, 
     folder = pairs(tmp_path, image=lambda i: np.round(tissue(i, shape) * 255).astype(np.uint8),
                    mask=lambda i: np.roll(lesion(shape), SIDE, axis=1))
     made = check(folder, fit=fit)
-    assert said(made, "aspect").startswith(f"{verdict} 4 are not square, with sides up to 1:3")
+    assert said(made, "aspect").startswith(f"{verdict} 4 are clearly not square, with sides up to 1:3")
     assert how in said(made, "aspect")
     mask = load(nano, folder, fit=fit, image_size=48).masks[0, 0]
     height, width = mask.any(axis=1).sum(), mask.any(axis=0).sum()

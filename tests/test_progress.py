@@ -199,6 +199,14 @@ def test_a_small_slow_part_does_not_decide_the_whole():
     assert much - remaining.OPENING > 0.75 * 4 * 500
 
 
+def test_comparing_sets_says_nothing_of_the_pace_of_networks():
+    rest = Ahead({"evaluate": 100.0, "segment": 900.0}, 1.0)
+    after = remaining.left(rest, list(rest.work), {"evaluate": 1000.0}, 0.0, [])
+    assert after == pytest.approx(900 + remaining.OPENING), "ten times its work, and not counted"
+    during = remaining.left(rest, list(rest.work), {}, 500.0, [{**LEVEL, "elapsed": 500.0, "left": 200.0}])
+    assert during == pytest.approx(200 + 900 + remaining.OPENING)
+
+
 def test_work_that_is_left_is_what_is_not_made_at_the_pace_of_what_is(nano_run: Run, tmp_path: Path):
     table = remaining.counted(nano_run, keep=True)
     assert remaining.ahead(nano_run, table).seconds == 0

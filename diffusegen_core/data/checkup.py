@@ -214,7 +214,8 @@ def _shape_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
         return []
     (width, height), most = seen.sizes.most_common(1)[0]
     told = f"all {width}x{height}" if len(seen.sizes) == 1 else (
-        f"{len(seen.sizes)} different, mostly {width}x{height} ({most})")
+        f"{len(seen.sizes)} different, {'mostly' if 2 * most > seen.sizes.total() else 'such as'} "
+        f"{width}x{height} ({most})")
     lines = [(OK, "sizes", told)]
     slim = sum(count for one, count in seen.sizes.items() if max(one) > STRETCHED * min(one))
     if slim:
@@ -222,8 +223,8 @@ def _shape_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
                "distorts what they show"}[settings.fit]
         aspect = max(max(one) / min(one) for one in seen.sizes)
         lines.append((LOOK if settings.fit != "pad" else OK, "aspect",
-                      f"{slim} are not square, with sides up to 1:{aspect:.2g}: they {how} (data.fit: "
-                      f"{settings.fit})"))
+                      f"{slim} are clearly not square, with sides up to 1:{aspect:.2g}: they {how} "
+                      f"(data.fit: {settings.fit})"))
     return lines
 
 

@@ -38,8 +38,8 @@ CUT = " (what lies outside its middle square is black, and of no class)"
 LIMITS = """\
 - For research on segmentation, such as training and comparing networks. **Never for clinical use**: not for
   diagnosis, not for treatment, and not to show the clinical value of a device.
-- Synthetic pairs keep the surroundings of their sources: they are not anonymous. What the real images may be
-  used for, and what their patients have agreed to, binds them as well.
+- Synthetic pairs keep the surroundings of their sources or are styled from them: they are not anonymous. What
+  the real images may be used for, and what their patients have agreed to, binds them as well.
 - The mask of a synthetic pair says where a lesion was painted, or meant to be; no expert has confirmed it.
 - What the real pairs lack, such as rare kinds, other hospitals or other devices, the synthetic ones lack too.
 - Keep the field `origin` when you pass this on, and report no score on synthetic pairs as if on real ones."""

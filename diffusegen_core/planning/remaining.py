@@ -28,6 +28,9 @@ RELATIVE = {"features": 2.1, "sampling": 0.95, "training": 1.0, "styling": 1.7, 
             "segmentation": 3.8}
 OPENING = 10.0  # approximate seconds of a chapter with nothing to make: imports, tables, figures
 LEAST = 0.05  # share of a run's work above which its pace is known, where nothing tells it before
+# Comparing sets of pairs, most of chapter 5 where they are few, is no counted work; its pace tells nothing of
+# other chapters.
+APART = "evaluate"
 PRIOR = 0.2  # weight of the pace known before, as a share of the run's work: a small part's own is uncertain
 
 
@@ -101,7 +104,7 @@ def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = Non
         weights[name] = weights.get(name, 0.0) + row.flop / cards * cost[row.kind]
     missing = {name: _missing(run, name) for name in weights}
     spent = took(run.folder)
-    there = [name for name in weights if missing[name] < 1 and spent.get(name, 0.0) > 0]
+    there = [name for name in weights if missing[name] < 1 and spent.get(name, 0.0) > 0 and name != APART]
     done = sum(weights[name] * (1 - missing[name]) for name in there)
     pace = _pace(sum(spent[name] for name in there), done, sum(weights.values()), 1.0 if rates else None)
     work: dict[str, float] = {}
@@ -129,10 +132,11 @@ def left(rest: Ahead, chosen: Sequence[str], finished: Mapping[str, float], elap
     if not later:
         return 0.0
     now, total = later[0], sum(rest.work.get(name, 0.0) for name in chosen)
-    done = sum(rest.work.get(name, 0.0) for name in finished)
-    spent = sum(max(0.0, seconds - OPENING) for seconds in finished.values())
+    telling = {name: seconds for name, seconds in finished.items() if name != APART}
+    done = sum(rest.work.get(name, 0.0) for name in telling)
+    spent = sum(max(0.0, seconds - OPENING) for seconds in telling.values())
     told = levels[0] if levels else None
-    if told and told["left"] is not None and told["elapsed"] > 0:
+    if told and now != APART and told["left"] is not None and told["elapsed"] > 0:
         spent += told["elapsed"]
         done += rest.work.get(now, 0.0) * told["elapsed"] / (told["elapsed"] + told["left"])
     pace = _pace(spent, done, total, rest.pace)

@@ -53,7 +53,7 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
              f"at the largest number for each (r).{untried}"
              if any(heading.startswith("gain") for heading in columns) else "")
     near = (" The distance from the training images (a Fréchet distance, from equally many images of "
-            "each kind) is small where images look alike. Painted and pasted pairs keep their surroundings, "
+            "each kind) is small where images look alike. Pairs that are not styled keep their surroundings, "
             "so theirs may be smaller than that of other real pairs."
             if any(heading.startswith("distance") for heading in columns) else "")
     what = f"Key numbers of this run{'; Dice and differences with 95 % intervals' if first else ''}."

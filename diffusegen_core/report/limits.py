@@ -82,7 +82,7 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
     if random:
         yield (f"Networks with random weights were used for {', '.join(random)}; with pretrained ones "
                "results may differ.")
-    kept = "Synthetic pairs keep their sources' surroundings: they are not anonymous. "
+    kept = "Synthetic pairs keep their sources' surroundings or restyle them: they are not anonymous. "
     yield f"{kept if 'inpaint' in made else ''}Nothing here is for clinical use."
 
 
