@@ -222,7 +222,8 @@ def paint(
     old: Annotated[Path | None, typer.Option(
         help="The mask of a lesion in the picture that is to be painted over.")] = None,
     keep: Annotated[Path | None, typer.Option(
-        help="The mask of a lesion in the picture that stays: it will be in the new mask too.")] = None,
+        help="The mask of what the picture has and keeps, such as another lesion: it will be in the new mask "
+             "too. If it shows the class that inpaint.within names, the new lesion is placed there.")] = None,
     remove: Annotated[bool, typer.Option(
         "--remove", help="Paint no lesion, but remove what --mask shows.")] = False,
     count: Annotated[int, typer.Option(min=1, help="Pictures to make from each.")] = 1,
@@ -237,8 +238,13 @@ def paint(
     tell(f"Painting into {len(images)} picture{'' if len(images) == 1 else 's'} with the models of {folder}")
     from diffusegen_core import painting
     from diffusegen_core.run import Run
-    made = painting.paint(Run.open(folder), images, out, count, seed, mask, like, old, remove, keep)
+    run = Run.open(folder)
+    made = painting.paint(run, images, out, count, seed, mask, like, old, remove, keep)
     typer.echo(f"{counted(len(made), 'pair')}: {out}")
+    within = run.params.inpaint.within
+    if within and not (mask or keep or remove):
+        typer.echo(f"Nothing tells where these pictures show {within}, within which the run paints "
+                   "(inpaint.within): --keep takes a mask that does.")
     if not (old or keep or remove):
         typer.echo("The masks show the painted lesions alone. If a picture has a lesion of its own, give its "
                    "mask by --keep, or by --old to have it painted over.")

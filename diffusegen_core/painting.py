@@ -162,11 +162,11 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[
 
 def _decisive(settings: Inpaint, wish: PaintRequest) -> dict[str, Any]:
     """The parameters of chapter 3 that decide what is painted. Those of its masks do so only where one is
-    drawn here, and `within` never: a picture of the user's comes without a mask of that class."""
+    drawn here, and `within` only where a mask of what stays may show that class."""
     is_drawn = wish.mask is None and not wish.remove
     turn = {"turn": settings.turn} if is_drawn and settings.turn != masks.ANY else {}
     return {name: value for name, value in inpaint.decisive(settings).items()
-            if name not in ("turn", "within")} | turn
+            if name != "turn" and (name != "within" or wish.keep is not None)} | turn
 
 
 def _refuse_changed(models: Trained, out: Path) -> None:

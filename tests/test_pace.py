@@ -32,7 +32,7 @@ def test_rates_are_kept_by_device_and_size_and_later_ones_replace_them(monkeypat
     assert pace.known(SMALL) == {"training": 3.0, "GAN": 5.0}
     assert pace.known(LARGE) == {"training": 1.0}
     assert pace.known(LARGE.model_copy(update={"seed": 9})) == {"training": 1.0}, "a seed takes no time"
-    monkeypatch.setattr(devices, "name", lambda of: "another processor")
+    monkeypatch.setattr(devices, "name", lambda of, precision: "another processor")
     assert pace.known(SMALL) == {}
 
 

@@ -20,7 +20,7 @@ from diffusegen_core.chapters.spots import Spot
 from diffusegen_core.cli import app
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, fits, masks, phantom, regions
+from diffusegen_core.data import checkup, dataset, fits, masks, phantom, regions
 from diffusegen_core.data.masks import SIZES, Like
 from diffusegen_core.run import Run
 from diffusegen_core.store import files
@@ -335,6 +335,8 @@ def test_a_record_names_how_masks_are_drawn_only_where_one_is():
         PaintRequest(), PaintRequest(mask=mask), PaintRequest(old=mask, remove=True))]
     assert ["turn" in one for one in told] == [True, False, False]
     assert not any("within" in one for one in told), "it comes without a mask of that class"
+    kept = painting._decisive(settings.model_copy(update={"within": "organ"}), PaintRequest(keep=mask))
+    assert kept["within"] == "organ"
 
 
 def test_the_command_keeps_a_lesion(run: Run, image: Path, tmp_path: Path):
@@ -481,3 +483,50 @@ def test_another_picture_or_window_is_not_painted_into_the_same_folder(run: Run,
     other._results = {"data": run.pairs, "train": run.models}  # as of the same checkpoints
     with pytest.raises(UserError, match=r"window: None -> 2\.0"):
         painting.paint(other, [image], tmp_path / "out")
+
+
+# ---- inside an organ that is to stay
+
+ORGAN, OTHER, LESION = 1, 2, 3
+
+
+def organs() -> np.ndarray:
+    """A map of class numbers with an organ on the left, and another on the right."""
+    shown = ORGAN * disc(36, 50, 26).astype(np.uint8)
+    return np.where(disc(92, 50, 20) > 0, OTHER, shown).astype(np.uint8)
+
+
+def lesions_of_three_classes() -> dataset.Pairs:
+    shown = np.zeros((4, 3, 32, 32), np.uint8)
+    shown[:, LESION - 1, 14:18, 14:18] = 1
+    return dataset.gather([str(number) for number in range(4)], np.full((4, 3, 32, 32), 128, np.uint8), shown)
+
+
+@pytest.mark.parametrize("like", [None, Like(0.01, 0.3, 0.5)])
+def test_a_lesion_is_drawn_in_the_organ_that_a_map_shows(like: Like | None):
+    grey, pairs = np.full((HEIGHT, WIDTH, 3), 120, np.uint8), lesions_of_three_classes()
+    for seed in range(8):
+        _, inside = chapter._drawn(pairs, grey, like, seed, "pad", organs(), 1, masks.ANY, ORGAN)
+        assert set(np.unique(inside.mask)) == {0, LESION}
+        assert set(np.unique(organs()[inside.mask > 0])) <= {ORGAN, 0}
+        assert (organs()[inside.mask > 0] == ORGAN).mean() > 0.9, "but for the coarse side of the model"
+    beside = [chapter._drawn(pairs, grey, None, seed, "pad", organs(), 1)[1].mask for seed in range(8)]
+    assert not any((organs()[mask > 0] == ORGAN).any() for mask in beside), "else it stays free"
+
+
+def test_a_mask_may_lie_in_that_organ_alone(run: Run):
+    pairs, grey = lesions_of_three_classes(), np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    inside, across = (LESION * disc(x, 50, 6).astype(np.uint8) for x in (36, 92))
+    settings = run.params.inpaint.model_copy(update={"within": "liver"})
+    data = params.validate({"data": {"source": "d", "labels": {
+        "1": "liver", "2": "kidney", "3": "tumour"}}}).data
+    chapter.check(pairs, settings, data, grey, PaintRequest(inside, keep=organs()))
+    spot, _, _ = chapter._wanted(pairs, grey, PaintRequest(inside, keep=organs()), 0, settings, data)
+    painted = spot.region(settings.dilate)
+    assert (painted[spot.new > 0] == 1).all()
+    assert painted.sum() > (spot.new > 0).sum(), "the organ around it is painted with it"
+    assert set(np.unique(spot.over_rest(spot.new, pairs.planes))) == {0, ORGAN, OTHER, LESION}
+    for refused, wish in ((settings, PaintRequest(across, keep=organs())),
+                          (run.params.inpaint, PaintRequest(inside, keep=organs()))):
+        with pytest.raises(UserError, match="What is to stay overlaps the new lesion"):
+            chapter.check(pairs, refused, data, grey, wish)

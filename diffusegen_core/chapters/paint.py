@@ -61,7 +61,14 @@ class PaintRequest:
     remove: bool = False
     """No new lesion: what `mask` and `old` show is painted over."""
     keep: np.ndarray | None = None
-    """A lesion that the picture has and keeps: nothing is painted there, and the new pair's mask shows it."""
+    """What the picture has and keeps: nothing is painted there, and the new pair's mask shows it. But the
+    class that `inpaint.within` names gives way: a lesion that is drawn lies in it."""
+
+    def fixed(self, around: int | None) -> np.ndarray | None:
+        """What stays whatever is painted: `keep` without the class of that number."""
+        if self.keep is None or around is None:
+            return self.keep
+        return np.where(self.keep == around, 0, self.keep)
 
 
 def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: np.ndarray, wish: PaintRequest,
@@ -71,7 +78,7 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: n
 
     Result i depends on `seed` and i alone. UserError for a picture or a mask that cannot be used.
     """
-    _refuse_unusable(pairs, image, wish, n)
+    _refuse_unusable(pairs, image, wish, n, _around(settings, data))
     where, own = devices.device(device), _seeds(seed, n)
     inner = fits.inner(image.shape, _fit(data))
     # Models trained on middle squares see a square of the shorter side here too, around the lesion.
@@ -96,7 +103,7 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: n
 def check(pairs: Pairs, settings: Inpaint, data: Data, image: np.ndarray, wish: PaintRequest, n: int = 1,
           seed: int = 0) -> None:
     """UserError for whatever `paint` would refuse; nothing is painted."""
-    _refuse_unusable(pairs, image, wish, n)
+    _refuse_unusable(pairs, image, wish, n, _around(settings, data))
     for own in _seeds(seed, 1 if wish.mask is not None or wish.remove else n):
         _wanted(pairs, image, wish, own, settings, data)
 
@@ -111,7 +118,13 @@ def _seeds(seed: int, n: int) -> list[int]:
     return [seeds.derive(seed, "paint", number) for number in range(n)]
 
 
-def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: PaintRequest, n: int) -> None:
+def _around(settings: Inpaint, data: Data) -> int | None:
+    """The number of the class that inpaint.within names; None for no limit."""
+    return None if settings.within is None else 1 + data.classes.index(settings.within)
+
+
+def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: PaintRequest, n: int,
+                     around: int | None) -> None:
     channels, highest = pairs.planes.channels, pairs.planes.numbers
     if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8:
         colours = " RGB" if channels == planes.RGB else ""
@@ -133,7 +146,8 @@ def _refuse_unusable(pairs: Pairs, image: np.ndarray, wish: PaintRequest, n: int
     if wish.like and (wish.mask is not None or wish.remove):
         raise UserError("A size and a position apply only to a mask that is drawn: do not give them with a "
                         "mask or a removal.")
-    if any((mask > 0)[stays > 0].any() for mask in given for stays in kept):
+    stays = wish.fixed(around)
+    if stays is not None and any((mask > 0)[stays > 0].any() for mask in given):
         raise UserError("What is to stay overlaps the new lesion, or one that is to go.")
     if n < 1:
         raise UserError(f"The number of pictures must be at least 1; it is {n}.")
@@ -148,19 +162,20 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: PaintRequest, seed: int, sett
             data: Data) -> tuple[Spot, str, str]:
     """What is to be painted, in the picture squared by `_fit`; whose mask that is, and how it was changed."""
     nothing, of = np.zeros(image.shape[:2], np.uint8), ""
-    one = pairs.planes.classes == 1
+    one, around = pairs.planes.classes == 1, _around(settings, data)
     given, old, keep = (nothing if mask is None else (mask > 0 if one else mask).astype(np.uint8)
                         for mask in (wish.mask, wish.old, wish.keep))
     drawn = Drawn(given, "")
     if wish.remove:
         drawn, old = Drawn(nothing, ""), np.where(old > 0, old, given)
     elif wish.mask is None:
-        of, drawn = _drawn(pairs, image, wish.like, seed, data.fit, keep, settings.dilate, settings.turn)
+        of, drawn = _drawn(pairs, image, wish.like, seed, data.fit, keep, settings.dilate, settings.turn,
+                           around)
     fit = _fit(data)
     squared, gone, new, stays = (fits.squared(part, fit) for part in (
         image, *(mask[..., None] for mask in (old, drawn.mask, keep))))
     spot = Spot(np.ascontiguousarray(squared.transpose(2, 0, 1)), gone[..., 0], new[..., 0],
-                None if wish.keep is None else stays[..., 0])
+                None if wish.keep is None else stays[..., 0], yielding=around)
     if (share := spot.region(settings.dilate)[fits.inner(image.shape, fit)].mean()) > FULL:
         raise UserError(f"The region to paint covers {share:.0%} of the picture: nothing is left to paint "
                         "into.")
@@ -168,9 +183,10 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: PaintRequest, seed: int, sett
 
 
 def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: str,
-           keep: np.ndarray | None = None, dilate: int = 1, turn: float = masks.ANY) -> tuple[str, Drawn]:
+           keep: np.ndarray | None = None, dilate: int = 1, turn: float = masks.ANY,
+           around: int | None = None) -> tuple[str, Drawn]:
     """A training pair's mask, changed and placed in a picture (H, W, C), away from what is to stay (H, W),
-    and the name of the pair.
+    and the name of the pair. If that shows the class `around`, by its number, the place is in that class.
 
     `fit` is as data.fit: if the run's pictures were squeezed, the mask is stretched back with this picture;
     else it keeps its proportions.
@@ -193,8 +209,12 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     if not drawn.mask.any():
         raise UserError("The picture is dark at that position. Choose another, or give a mask.")
     if keep is not None and keep.any():
-        taken = regions.dilated(fits.squared(keep[..., None], fit)[..., 0], dilate)
+        stays = fits.squared(keep[..., None], fit)[..., 0]
+        organ = stays == around if around is not None else np.zeros_like(stays, bool)
+        taken = regions.dilated(np.where(organ, 0, stays), dilate)
         free, anywhere = view * (1 - planes.shrunk(taken[None], (side, side))[0]), drawn.mask
+        if organ.any():
+            free = free * planes.shrunk(organ[None].astype(np.uint8), (side, side))[0]
         drawn = _placed(pairs, whole, free, seed, turn)[1] if free.any() else Drawn(free, "")
         if np.count_nonzero(drawn.mask) < ROOM * np.count_nonzero(anywhere):
             share = np.count_nonzero(anywhere) / anywhere.size
@@ -202,7 +222,7 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
                             "picture there. Choose another size or position, or give a mask.")
     enlarged = masks.enlarged(drawn.mask, squared.shape[1::-1])[inner]
     if keep is not None:
-        enlarged = enlarged * (keep == 0)
+        enlarged = enlarged * ((keep == 0) if around is None else (keep == 0) | (keep == around))
     if not enlarged.any():
         raise too_small
     return pairs.names[number], Drawn(enlarged, drawn.change)

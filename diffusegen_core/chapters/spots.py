@@ -32,6 +32,8 @@ class Spot:
     """(H, W), class numbers of what stays: classes other than the painted ones, or another lesion."""
     chosen: Chosen = None
     """The classes that are painted; None: all."""
+    yielding: int | None = None
+    """The class of `rest`, by its number, that gives way to what is painted: the organ around a lesion."""
 
     def over_rest(self, lesion: np.ndarray, kind: Planes) -> np.ndarray:
         """The class numbers (H, W) of a lesion (H, W) laid over what stays."""
@@ -42,9 +44,12 @@ class Spot:
 
     def region(self, dilate: int) -> np.ndarray:
         """Where the picture is painted anew, (H, W) in {0, 1}. If all classes are painted, what stays is
-        excluded."""
+        excluded, but for the class that gives way."""
         whole = regions.dilated(self.old if self.new is None else (self.old > 0) | (self.new > 0), dilate)
-        return whole if self.rest is None or self.chosen is not None else whole * (self.rest == 0)
+        if self.rest is None or self.chosen is not None:
+            return whole
+        free = self.rest == 0
+        return whole * (free if self.yielding is None else free | (self.rest == self.yielding))
 
 
 def of(pictures: Pairs, masks: np.ndarray | None, chosen: Chosen) -> list[Spot]:
