@@ -241,13 +241,8 @@ def paint(
     run = Run.open(folder)
     made = painting.paint(run, images, out, count, seed, mask, like, old, remove, keep)
     typer.echo(f"{counted(len(made), 'pair')}: {out}")
-    within = run.params.inpaint.within
-    if within and not (mask or keep or remove):
-        typer.echo(f"Nothing tells where these pictures show {within}, within which the run paints "
-                   "(inpaint.within): --keep takes a mask that does.")
-    if not (old or keep or remove):
-        typer.echo("The masks show the painted lesions alone. If a picture has a lesion of its own, give its "
-                   "mask by --keep, or by --old to have it painted over.")
+    for line in () if remove else painting.reminders(run.params.inpaint, mask, old, keep):
+        typer.echo(line)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The command `diffusegen paint`: pictures of one's own in, a dataset folder of painted ones out."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -158,6 +158,16 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[
         "pairs": run.pairs.digest, "window": p.data.window,
         "inpaint": _decisive(p.inpaint, wish),
         "versions": {**files.versions(), **made_by}}
+
+
+def reminders(settings: Inpaint, mask: Path | None, old: Path | None, keep: Path | None) -> Iterator[str]:
+    """What the masks do not show, and where lesions may lie wrong, if these masks were given or not."""
+    if settings.within and not (mask or keep):
+        yield (f"Nothing tells where these pictures show {settings.within}, within which the run paints "
+               "(inpaint.within): --keep takes a mask that does.")
+    if not (old or keep):
+        yield ("The masks show the painted lesions alone. If a picture has a lesion of its own, give its "
+               "mask by --keep, or by --old to have it painted over.")
 
 
 def _decisive(settings: Inpaint, wish: PaintRequest) -> dict[str, Any]:

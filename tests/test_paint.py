@@ -514,6 +514,15 @@ def test_a_lesion_is_drawn_in_the_organ_that_a_map_shows(like: Like | None):
     assert not any((organs()[mask > 0] == ORGAN).any() for mask in beside), "else it stays free"
 
 
+def test_who_gives_no_map_is_told_that_the_place_is_not_known():
+    usual, file = params.validate({}).inpaint, Path("mask.png")
+    liver = usual.model_copy(update={"within": "liver"})
+    told = [[line.split()[0] for line in painting.reminders(*one)] for one in (
+        (usual, None, None, None), (liver, None, None, None), (liver, file, None, None),
+        (liver, None, file, None), (liver, None, None, file))]
+    assert told == [["The"], ["Nothing", "The"], ["The"], ["Nothing"], []]
+
+
 def test_a_mask_may_lie_in_that_organ_alone(run: Run):
     pairs, grey = lesions_of_three_classes(), np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
     inside, across = (LESION * disc(x, 50, 6).astype(np.uint8) for x in (36, 92))
