@@ -508,8 +508,7 @@ def test_a_lesion_is_drawn_in_the_organ_that_a_map_shows(like: Like | None):
     for seed in range(8):
         _, inside = chapter._drawn(pairs, grey, like, seed, "pad", organs(), 1, masks.ANY, ORGAN)
         assert set(np.unique(inside.mask)) == {0, LESION}
-        assert set(np.unique(organs()[inside.mask > 0])) <= {ORGAN, 0}
-        assert (organs()[inside.mask > 0] == ORGAN).mean() > 0.9, "but for the coarse side of the model"
+        assert set(np.unique(organs()[inside.mask > 0])) == {ORGAN}
     beside = [chapter._drawn(pairs, grey, None, seed, "pad", organs(), 1)[1].mask for seed in range(8)]
     assert not any((organs()[mask > 0] == ORGAN).any() for mask in beside), "else it stays free"
 

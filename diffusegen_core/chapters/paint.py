@@ -222,7 +222,8 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
                             "picture there. Choose another size or position, or give a mask.")
     enlarged = masks.enlarged(drawn.mask, squared.shape[1::-1])[inner]
     if keep is not None:
-        enlarged = enlarged * ((keep == 0) if around is None else (keep == 0) | (keep == around))
+        organ = keep == around if around is not None else np.zeros_like(keep, bool)
+        enlarged = enlarged * (organ if organ.any() else keep == 0)
     if not enlarged.any():
         raise too_small
     return pairs.names[number], Drawn(enlarged, drawn.change)
