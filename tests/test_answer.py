@@ -19,6 +19,7 @@ from diffusegen_core import __version__
 from diffusegen_core.config import params
 from diffusegen_core.data import patients
 from diffusegen_core.data.types import DataType
+from diffusegen_core.measures import shares
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import (
     answer,
@@ -117,7 +118,7 @@ def test_copies_are_judged_against_what_is_flagged_by_chance(hits: int, chance: 
     assert one.basis.startswith(f"{hits} of {of} painted and styled pairs (2-Styled-Diff) are flagged")
     by_chance = f"{chance} of {of} images filled with an object that no model has seen ({chance / of:.1%})"
     assert by_chance.replace("%", " %") in one.basis
-    low, high = answer.difference(hits, of, chance, of)
+    low, high = shares.difference(hits, of, chance, of)
     assert "of 2 painted types" not in one.basis, "one of them has no pairs"
     assert f"[{low:+.1%}, {high:+.1%}]".replace("%", " %") in one.basis
 
@@ -147,17 +148,17 @@ def test_of_types_with_the_same_difference_the_one_with_more_flagged_pairs_is_th
         audit[:4].assign(source=list("0011")), audit[24:].assign(source=[str(i) for i in range(24)])]))
     told = answer.copied(found, PLAIN)
     assert told.basis.startswith("5 of 24"), "an interval above 0 counts more than a larger difference"
-    assert answer.difference(5, 24, 0, 24)[0] > 0 > answer.difference(1, 4, 0, 24, 2)[0]
+    assert shares.difference(5, 24, 0, 24)[0] > 0 > shares.difference(1, 4, 0, 24, 2)[0]
 
 
 def test_the_interval_of_two_shares_is_newcombes() -> None:
     # Newcombe 1998, Table II, example (a), method 10.
-    assert answer.difference(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert shares.difference(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
 def test_wilsons_interval_is_scipys() -> None:
     for hits, of in ((0, 12), (3, 20), (20, 20)):
-        assert answer.wilson(hits / of, of) == pytest.approx(
+        assert shares.wilson(hits / of, of) == pytest.approx(
             tuple(binomtest(hits, of).proportion_ci(0.95, method="wilson")), abs=1e-9)
 
 
@@ -552,6 +553,16 @@ def test_the_first_answers_are_of_the_largest_set_as_the_advice_above_them_is(
     assert recommendation.of(run).startswith("**On these data (all 90 real pairs): painted pairs help more")
     small = claims.overall(claims.judge(images, 300, 0))[paperclaims.PASTING]
     assert small == rule.REFUTED, "chapter 8 still asks for all comparisons"
+
+
+def test_each_further_painted_type_that_was_tried_has_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = sets_of({**SIZES, "2-Paint/16/3": 0.6, "2-Paint/90/3": 0.5}, augment={"rule": "add"})
+    monkeypatch.setattr(answer, "spent", lambda run: None)
+    told = answer.questions(run, claims.judge(run.finished("augment").images, 300, 0))
+    first, second = (one.question for one in told[:2])
+    assert (first, second) == ("Better than real pairs alone?", "And painted pairs (2-Paint)?")
+    assert told[1].verdict == "worse than real pairs alone, for these pairs"
+    assert told[1].basis.startswith("training on 90 real pairs, with 3 painted pairs (2-Paint) added")
 
 
 def test_what_networks_on_pairs_alone_say_of_pasting_stands_beside_the_largest_set() -> None:

@@ -1,8 +1,10 @@
 """Of several classes, the front page tells whether each is helped, over the images that show it."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_claims import results
 
@@ -29,7 +31,7 @@ def run_of(p: params.Params, complete: bool = True) -> SimpleNamespace:
     masks = np.zeros((IMAGES, 2, 4, 4), np.uint8)
     masks[:, 0, 0], masks[::2, 1, 2] = 1, 1
     pairs = dataset.gather([str(i) for i in range(IMAGES)], np.zeros((IMAGES, 3, 4, 4), np.uint8), masks)
-    result = SimpleNamespace(images=images, complete=complete, tests=[
+    result = SimpleNamespace(images=images, complete=complete, groups_of=lambda test: None, tests=[
         SimpleNamespace(name="HyperKvasir", groups=None, pairs=pairs)])
     made = {"augment": result, "data": range(16)}
     return SimpleNamespace(params=p, finished=made.get)
@@ -44,7 +46,9 @@ def test_each_class_is_judged_over_the_images_that_show_it():
     assert list(table["class"]) == ["liver", "tumour_2"]
     assert list(table["test images"]) == ["60", "30"]
     liver, tumour = table.iloc[0], table.iloc[1]
-    assert float(liver.iloc[2]) == pytest.approx(0.5, abs=0.01)
+    mean, low, high = map(float, re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", liver.iloc[2]).groups())
+    assert mean == pytest.approx(0.5, abs=0.01)
+    assert 0.4 < low < mean < high < 0.6
     assert "\\\\" not in byclass.table(run_of(TWO))._repr_markdown_(), "escaped once"
     assert liver.iloc[3].startswith("+0.10")
     assert liver.iloc[3].endswith(": supported for these pasted pairs"), "which no generator has made"
@@ -68,6 +72,15 @@ def test_a_class_that_only_some_repetitions_learned_is_told(p: params.Params, co
     images[column] = 0.02
     assert list(byclass.unlearned(run)) == [], "nobody learned it, as the table shows"
     assert list(byclass.unlearned(SimpleNamespace(params=p, finished=lambda name: None))) == []
+
+
+def test_every_painted_type_that_was_tried_has_a_column():
+    run = run_of(TWO)
+    images = run.finished("augment").images
+    unstyled = images[images["data_type"] == "2-Styled-Paint"].assign(data_type="2-Paint")
+    run.finished("augment").images = pd.concat([images, unstyled])
+    assert list(byclass.table(run).frame.columns)[3:] == [
+        "pasted pairs (Paste)", "painted and styled pairs (2-Styled-Paint)", "painted pairs (2-Paint)"]
 
 
 def test_there_is_no_such_table_of_one_class_nor_before_chapter_7_is_finished():

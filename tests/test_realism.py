@@ -1,11 +1,14 @@
 """What a run's own measures say against its painted pairs: a rule, told on the front page and in chapters."""
 
+import re
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from test_claims import results
 
 from diffusegen_core.chapters.members import HELD_OUT
+from diffusegen_core.config import params
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.report import realism
 
@@ -23,45 +26,70 @@ def evaluated(before: list[float], after: list[float], real: list[float] | None 
                            metrics=SimpleNamespace(frechet="FD"))
 
 
-def learned(before: float, after: float, status: str = "ok") -> SimpleNamespace:
-    """Chapter 6 with these means of Dice, at three pairs a source; other rows have another. `status` is that
-    of one of the networks that were trained on styled pairs."""
-    rows = [{"test_set": name, "data_type": kind.name, "samples": samples, "dice": value if told else 0.9}
-            for kind, value in ((BEFORE, before), (AFTER, after))
-            for name, samples, told in (("Held out", 3, True), ("Held out", 1, False),
-                                        ("PolypGen", 3, False))]
-    runs = pd.DataFrame({"data_type": [BEFORE.name, AFTER.name, AFTER.name, AFTER.name],
-                         "samples": [3, 3, 3, 1], "status": ["ok", "ok", status, "to do"]})
-    return SimpleNamespace(images=pd.DataFrame(rows), runs=runs)
+def run_of(result: SimpleNamespace, means: dict[str, float] | None = None, complete: bool = True,
+           images: int = 60, noise: float = 0.02, tried: tuple[str, ...] = ()) -> SimpleNamespace:
+    """A run with this result of chapter 5, planted means of chapter 6 as in `results`, and a chapter 7 that
+    tried these types."""
+    rows = results(means or {}, tests=("HyperKvasir", "PolypGen"), images=images, noise=noise)
+    tests = [SimpleNamespace(name=name, groups=None) for name in rows["test_set"].unique()]
+    made = {"evaluate": result}
+    if means:
+        made["segment"] = SimpleNamespace(images=rows, tests=tests, complete=complete)
+    if tried:
+        made["augment"] = SimpleNamespace(runs=pd.DataFrame({"data_type": ["Real", *tried, *tried]}))
+    return SimpleNamespace(params=params.validate({}), finished=made.get)
+
+
+def planted(before: float, after: float) -> dict[str, float]:
+    """Means of Dice at three pairs a source, and others at one."""
+    return {"1-Paint-3": before, "1-Styled-Paint-3": after, "1-Paint-1": 0.9, "1-Styled-Paint-1": 0.9}
 
 
 HARMED = evaluated([240, 0.94, 0.9, 0.5], [477, 0.25, 0.8, 0.4])
+FARTHER = ("1-Styled-Paint lies farther from real pairs than 1-Paint (FD 477 instead of 240; precision 0.25 "
+           "instead of 0.94). ")
 
 
-def test_that_styling_moved_pairs_away_is_told_with_what_networks_learned() -> None:
-    words = ("1-Styled-Paint lies farther from real pairs than 1-Paint (FD 477 instead of 240; precision "
-             "0.25 instead of 0.94): ")
-    alone, = realism.moved(HARMED)
-    assert alone == (f"{words}unless chapter 6 shows that networks learn more from the styled ones, the "
-                     "unstyled ones, 1-Paint, are the better choice.")
-    worse, = realism.moved(HARMED, learned(0.483, 0.343))
-    assert worse == (f"{words}networks that were trained on them alone learned no more either (Dice 0.483 "
-                     "before, 0.343 after), so the unstyled ones, 1-Paint, are the better choice.")
-    better, = realism.moved(HARMED, learned(0.26, 0.53))
-    assert better == (f"{words}yet networks that were trained on them alone reached a higher mean (Dice "
-                      "0.260 before, 0.530 after); chapter 8 says whether that may be chance.")
-    hardly, = realism.moved(HARMED, learned(0.4830, 0.4834))
-    assert "them alone hardly learned more (Dice 0.483 before, 0.483 after), so the unstyled ones" in hardly
-    unfinished, = realism.moved(HARMED, learned(0.26, 0.53, status="to do"))
-    assert unfinished == alone
-    failed, = realism.moved(HARMED, learned(0.26, 0.53, status="failed: no memory"))
-    assert failed == better
+@pytest.mark.parametrize(("means", "more", "words"), [
+    (planted(0.483, 0.343), {}, r"Networks that were trained on them alone learned less, too \(chapter 6, "
+     r"styled minus unstyled: -0\.\d+ \S+ \S+ in polyp Dice\), so the unstyled ones, 1-Paint, are the better "
+     r"choice\."),
+    (planted(0.26, 0.53), {}, r"Yet networks that were trained on them alone learned more from them \(.*"),
+    (planted(0.483, 0.483), {}, r"Networks learned the same from both \(.*\), so styling was not needed\."),
+    (planted(0.483, 0.473), {"noise": 0.2}, r"From which of the two networks learn more is undecided \(.*"),
+    (planted(0.26, 0.53), {"images": 12},
+     r"There is too little data to say from which of the two networks learn more\."),
+    (planted(0.26, 0.53), {"complete": False},
+     r"Whether networks learn more from them than from 1-Paint, chapter 6 says once it is made\."),
+    ({"1-Paint-3": 0.5, "1-Styled-Paint-1": 0.6}, {},
+     r"Whether networks learn more from them than from 1-Paint, chapter 6 says once it is made\."),
+    (None, {}, r"Whether networks learn more from them than from 1-Paint, chapter 6 says once it is made\."),
+], ids=["less", "more", "the same", "undecided", "few images", "unfinished",
+        "no common number", "no chapter 6"])
+def test_that_styling_moved_pairs_away_is_told_with_what_networks_learned(
+        means: dict[str, float] | None, more: dict, words: str) -> None:
+    run = run_of(HARMED, means, **more)
+    told, = realism.moved(run, HARMED)
+    assert told.startswith(FARTHER)
+    assert re.fullmatch(words, told.removeprefix(FARTHER)), told
+
+
+@pytest.mark.parametrize(("tried", "words"), [
+    (("Paste", "1-Styled-Paint"),
+     " Chapter 7 did not try 1-Paint: `-p augment.types '[Paste, 1-Styled-Paint, 1-Paint]'` adds it."),
+    (("Paste", "1-Paint", "1-Styled-Paint"), "once it is made."), ((), "once it is made.")])
+def test_how_to_try_the_unstyled_pairs_is_told_where_they_were_not(tried: tuple[str, ...],
+                                                                    words: str) -> None:
+    told, = realism.moved(run_of(HARMED, tried=tried), HARMED)
+    assert told.endswith(words)
+    assert ("did not try" in told) == ("did not try" in words)
 
 
 @pytest.mark.parametrize("after", [[250, 0.25, 1, 1], [477, 0.95, 1, 1], [120, 0.5, 1, 1]],
                          ids=["hardly farther", "more precise", "nearer"])
 def test_styling_that_does_no_harm_is_not_accused(after: list[float]) -> None:
-    assert not list(realism.moved(evaluated([240, 0.94, 1, 1], after)))
+    result = evaluated([240, 0.94, 1, 1], after)
+    assert not list(realism.moved(run_of(result), result))
 
 
 def test_pairs_that_plainly_do_not_look_real_are_named() -> None:
@@ -81,6 +109,5 @@ def test_a_border_that_became_more_visible_is_told() -> None:
 
 
 def test_a_page_has_a_paragraph_only_where_there_is_something_to_say() -> None:
-    run = SimpleNamespace(finished={"evaluate": HARMED}.get)
-    assert realism.told(run).data.startswith("**1-Styled-Paint lies farther")
+    assert realism.told(run_of(HARMED)).data.startswith("**1-Styled-Paint lies farther")
     assert realism.told(SimpleNamespace(finished=lambda name: None)) is None

@@ -90,9 +90,21 @@ def test_few_generators_and_other_painted_pairs_are_named() -> None:
     kind = DataType.parse("2-Filtered-Styled-Paint")
     one = recommendation.Findings(verdict(UNDECIDED), verdict(UNDECIDED), verdict(UNDECIDED),
                                   DataType.parse("2-Styled-Paint"), ((kind, verdict(SUPPORTED)),))
-    assert recommendation.words(one, 48, 48, PLAIN).endswith(
-        "painting (2-Styled-Paint) was shown to help.** Painted and styled pairs that the filter kept "
-        "(2-Filtered-Styled-Paint) were shown to help: see the key numbers.")
+    chance = "Of several kinds of painted pairs that were tried, one may seem to help by chance."
+    assert recommendation.words(one, 48, 48, PLAIN) == (
+        f"**On these data (all 48 real pairs): painting (2-Filtered-Styled-Paint) helps ({GAIN}); neither "
+        f"pasting nor painting (2-Styled-Paint) was shown to help.** {chance}")
+    vain = replace(one, others=((kind, verdict(UNDECIDED)),))
+    assert recommendation.words(vain, 48, 48, PLAIN).endswith(
+        f"{ALONE}neither pasting nor painting (2-Styled-Paint) nor painting (2-Filtered-Styled-Paint) was "
+        "shown to help.**")
+    harmful = replace(one, others=((kind, verdict(REFUTED)),))
+    assert recommendation.words(harmful, 48, 48, PLAIN).endswith(
+        f"was shown to help; painting (2-Filtered-Styled-Paint) did harm ({LOSS}).**")
+    cheap = replace(one, pasting=verdict(SUPPORTED))
+    assert recommendation.words(cheap, 48, 48, PLAIN).endswith(
+        "(2-Styled-Paint) was not shown to do better.** Painted and styled pairs that the filter kept "
+        f"(2-Filtered-Styled-Paint) were shown to help. {chance}")
     helping = replace(one, painting=verdict(SUPPORTED, "for these pairs"))
     assert recommendation.words(helping, 48, 48, PLAIN).endswith(
         "which costs next to nothing.** Pairs from another training of the generator might do otherwise.")

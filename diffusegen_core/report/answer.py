@@ -6,8 +6,8 @@ question that the run cannot answer is left out, and `missing` says how to get a
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from math import isnan, sqrt
+from dataclasses import dataclass, replace
+from math import isnan
 
 import pandas as pd
 from IPython.display import Markdown
@@ -17,6 +17,7 @@ from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import counted, duration
 from diffusegen_core.data.types import GAN, VARIED, DataType
+from diffusegen_core.measures import shares
 from diffusegen_core.report import claims, cost, paperclaims, recommendation, rule, unfinished
 from diffusegen_core.report.evaluate_tables import LARGER, differ
 from diffusegen_core.report.naming import dice_of, in_sets, named, on_test
@@ -80,8 +81,9 @@ def questions(run: Run, verdicts: list[Verdict] | None = None) -> list[Answer]:
     """
     told = claims.of(run) if verdicts is None else verdicts
     result, p, sized = run.finished("evaluate"), run.params, _by_size(run)
-    answers = [*(compared(other, [one for one in told if one.claim in asked], p, sized.get(other, []))
-                 for other, asked in ASKED.items()),
+    alone, *others = (compared(other, [one for one in told if one.claim in asked], p, sized.get(other, []))
+                      for other, asked in ASKED.items())
+    answers = [alone, *_others_helped(run), *others,
                *([copied(result, p), remembered(result, p)] if result else []), spent(run)]
     return [one for one in answers if one]
 
@@ -96,6 +98,17 @@ def _by_size(run: Run) -> dict[str, list[Verdict]]:
     found = [recommendation.findings(result, size, run.params) for size in sizes]
     return {ALONE: [one.painting for one in found if one.painting],
             PASTING: [one.better for one in found if one.better]}
+
+
+def _others_helped(run: Run) -> Iterator[Answer]:
+    """Whether each further painted type that chapter 7 tried is better than the largest set of real pairs."""
+    result, p = run.finished("augment"), run.params
+    if result is None or not recommendation.tested(result):
+        return
+    size = int(result.images["size"].max())
+    for kind, verdict in recommendation.findings(result, size, p).others:
+        if (one := compared(ALONE, [verdict], p)) is not None:
+            yield replace(one, question=f"And {named(kind)}?")
 
 
 def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | None = None) -> Table:
@@ -209,7 +222,7 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
     if not judged:
         return None
     sources = result.audit.groupby("data type")["source"].nunique()
-    apart = {one: difference(hits, images, chance, null, images / sources[one.name])
+    apart = {one: shares.difference(hits, images, chance, null, images / sources[one.name])
              for one, (hits, images, chance, null) in judged.items()}
 
     def suspect(one: DataType) -> tuple[bool, float, float]:
@@ -245,9 +258,9 @@ def _unfound(result: Evaluated, p: Params) -> str:
     if not hides_copies(p, result.types):
         return ""
     pasted = {kind: flagged(result.copies.loc[kind.name]) for kind in result.types if kind.is_pasted}
-    shares = ", ".join(f"{counts[0]} of {counts[1]} {named(kind)}"
+    found = ", ".join(f"{counts[0]} of {counts[1]} {named(kind)}"
                        for kind, counts in pasted.items() if counts)
-    return f"; {UNFOUND}{f' (of pasted objects, all copies, the audit flags {shares})' if shares else ''}"
+    return f"; {UNFOUND}{f' (of pasted objects, all copies, the audit flags {found})' if found else ''}"
 
 
 def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
@@ -257,23 +270,6 @@ def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
     if not images or not null or isnan(row["by chance"]):
         return None
     return int(row["either"]), images, round(row["by chance"] * null), null
-
-
-def difference(hits: int, of: int, others: int, of_others: int, each: float = 1.0) -> tuple[float, float]:
-    """The 95 % interval of a share minus another, by Newcombe's method (Statistics in Medicine 17:873, 1998):
-    a hybrid of two Wilson intervals, which takes the two shares to be independent. In the first, every `each`
-    images share a source, and so its region; they count as one, as if they were all alike."""
-    p, q = hits / of, others / of_others
-    first, second = wilson(p, of / each), wilson(q, of_others / each)
-    return (p - q - sqrt((p - first[0]) ** 2 + (second[1] - q) ** 2),
-            p - q + sqrt((first[1] - p) ** 2 + (q - second[0]) ** 2))
-
-
-def wilson(share: float, of: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; the count, `of`, need not be a whole number."""
-    z = float(ndtri(0.975))
-    middle, half = share + z**2 / (2 * of), z * sqrt(share * (1 - share) / of + z**2 / (4 * of**2))
-    return (middle - half) / (1 + z**2 / of), (middle + half) / (1 + z**2 / of)
 
 
 def remembered(result: Evaluated, p: Params) -> Answer | None:

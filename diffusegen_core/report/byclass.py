@@ -8,7 +8,7 @@ import pandas as pd
 
 from diffusegen_core.config.text import counted
 from diffusegen_core.data.types import REAL, DataType
-from diffusegen_core.measures import overlap
+from diffusegen_core.measures import intervals, overlap
 from diffusegen_core.report import recommendation
 from diffusegen_core.report.comparisons import Comparison
 from diffusegen_core.report.naming import mixing, named
@@ -27,15 +27,14 @@ def table(run: Run, name: str = "front-classes") -> Table | None:
         return None
     size = int(result.images["size"].max())
     asked = recommendation.asked(result, size)
-    tried = [one for one in (asked.pasting, asked.painting) if one]
+    tried = [one for one in (asked.pasting, asked.painting, *(each for _, each in asked.others)) if one]
     if not tried:
         return None
     rows = []
     for place, (called, column) in enumerate(zip(classes, overlap.of_classes(len(classes)), strict=True)):
         shown = _showing(result, tried[0].test_set, place)
-        alone = _alone(shown, size)[column].mean()
         rows.append({"class": called, "test images": str(shown["image"].nunique()),
-                     "Dice, real pairs alone": "" if pd.isna(alone) else f"{alone:.3f}",
+                     "Dice, real pairs alone": _of_real(run, result, _alone(shown, size), column),
                      **{named(DataType.parse(one.first.data_type)): _gain(run, result, shown, one, column)
                         for one in tried}})
     return show(pd.DataFrame(rows), name, (
@@ -76,6 +75,15 @@ def _showing(result: Tested, test_set: str, place: int) -> pd.DataFrame:
     names = [] if pairs is None else [
         name for name, mask in zip(pairs.names, pairs.masks, strict=True) if mask[place].any()]
     return result.images[(result.images["test_set"] == test_set) & result.images["image"].isin(names)]
+
+
+def _of_real(run: Run, result: Tested, alone: pd.DataFrame, column: str) -> str:
+    """As "0.597 [0.482, 0.703]", over these rows; "" where there are none."""
+    if alone.empty:
+        return ""
+    how = run.params.segment.resamples, run.params.seed, result.groups_of(str(alone["test_set"].iloc[0]))
+    known = intervals.interval(alone, column, *how).within(0, 1)
+    return with_interval(known.mean, known.low, known.high)
 
 
 def _gain(run: Run, result: Tested, shown: pd.DataFrame, one: Comparison, column: str) -> str:

@@ -1,7 +1,6 @@
 """Whether painted pairs look like real ones, and what styling did to them, by a run's own measures."""
 
 from collections.abc import Iterator
-from math import isnan
 
 import pandas as pd
 from IPython.display import Markdown
@@ -9,14 +8,16 @@ from IPython.display import Markdown
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.members import HELD_OUT
 from diffusegen_core.chapters.style import Styled
-from diffusegen_core.data.types import DataType
+from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.measures.manifolds import COVERAGE, DENSITY, PRECISION
-from diffusegen_core.report.naming import named, sentence
-from diffusegen_core.report.rule import SMALLEST
+from diffusegen_core.report import claims, recommendation
+from diffusegen_core.report.comparisons import Comparison, Net
+from diffusegen_core.report.naming import captioned, named, sentence
+from diffusegen_core.report.paperclaims import STYLING
+from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, TOO_LITTLE, Verdict
+from diffusegen_core.report.segment_tables import with_interval
 from diffusegen_core.report.tables import escaped, number
 from diffusegen_core.run import Run
-from diffusegen_core.segmentation import experiments
-from diffusegen_core.segmentation.trials import Tested
 
 WORSE = 1.1  # times the value before styling: from here on a distance or a seam counts as larger
 PLAINLY = 0.1  # share of what held-out real pairs reach, below which pairs plainly do not look real
@@ -27,7 +28,7 @@ def lines(run: Run) -> Iterator[str]:
     and chapter 5; none where they say nothing, or are not made."""
     if (result := run.finished("evaluate")) is not None:
         yield from unlike(result)
-        yield from moved(result, run.finished("segment"))
+        yield from moved(run, result)
 
 
 def told(run: Run) -> Markdown | None:
@@ -38,7 +39,7 @@ def told(run: Run) -> Markdown | None:
 def styled(run: Run) -> Markdown | None:
     """Chapter 4: what its own measures say against styling, and chapter 5's where that is made."""
     result = run.finished("evaluate")
-    return _paragraph([*seams(run.styled), *(moved(result, run.finished("segment")) if result else ())])
+    return _paragraph([*seams(run.styled), *(moved(run, result) if result else ())])
 
 
 def unlike(result: Evaluated) -> Iterator[str]:
@@ -54,10 +55,10 @@ def unlike(result: Evaluated) -> Iterator[str]:
                    f"chapter 5: {figures}, which other real pairs reach.")
 
 
-def moved(result: Evaluated, tested: Tested | None = None) -> Iterator[str]:
-    """A sentence for each styled type that is farther from real pairs than before styling: by the Fréchet
-    distance, and with no higher precision. `tested` is chapter 6's result, which has the last word: pairs
-    that look less real may still be better to learn from."""
+def moved(run: Run, result: Evaluated) -> Iterator[str]:
+    """What to make of each styled type that is farther from real pairs than before styling: by the Fréchet
+    distance of chapter 5, and with no higher precision. Chapter 6 has the last word, as pairs that look less
+    real may still be better to learn from."""
     metric = result.metrics.frechet
     for after in (kind for kind in result.types if kind.is_styled):
         before = after.inpainted
@@ -68,8 +69,8 @@ def moved(result: Evaluated, tested: Tested | None = None) -> Iterator[str]:
             continue
         precision = f"; precision {last[PRECISION]:.2f} instead of {first[PRECISION]:.2f}" if known else ""
         yield (f"{after} lies farther from real pairs than {before} ({escaped(metric)} "
-               f"{number(last[metric], '.4g')} instead of {number(first[metric], '.4g')}{precision}): "
-               f"{_better(before, after, tested)}.")
+               f"{number(last[metric], '.4g')} instead of {number(first[metric], '.4g')}{precision}). "
+               f"{_better(before, _learned(run, before, after), run)}.{_untried(run, before)}")
 
 
 def seams(result: Styled) -> Iterator[str]:
@@ -81,33 +82,45 @@ def seams(result: Styled) -> Iterator[str]:
                    "levels. Chapter 5 compares the pairs before and after styling.")
 
 
-def _better(before: DataType, after: DataType, tested: Tested | None) -> str:
-    """Which of the two to take, as far as is known."""
-    dice = _dice(tested, before), _dice(tested, after)
-    if any(map(isnan, dice)):
-        return (f"unless chapter 6 shows that networks learn more from the styled ones, the unstyled ones, "
-                f"{before}, are the better choice")
-    numbers = f"Dice {dice[0]:.3f} before, {dice[1]:.3f} after"
-    if dice[1] >= dice[0] + SMALLEST:
-        return (f"yet networks that were trained on them alone reached a higher mean ({numbers}); chapter 8 "
-                "says whether that may be chance")
-    learned = "learned no more either" if dice[1] <= dice[0] else "hardly learned more"
-    return (f"networks that were trained on them alone {learned} ({numbers}), so the unstyled ones, "
-            f"{before}, are the better choice")
+def _better(before: DataType, learned: Verdict | None, run: Run) -> str:
+    """Which of the two to take, as far as is known, from the verdict on styled against unstyled pairs."""
+    if learned is None:
+        return f"Whether networks learn more from them than from {before}, chapter 6 says once it is made"
+    numbers = with_interval(learned.difference, learned.low, learned.high, STYLING.digits)
+    told = f"(chapter 6, styled minus unstyled: {escaped(numbers)} in {captioned(run.params)})"
+    return {
+        SUPPORTED: f"Yet networks that were trained on them alone learned more from them {told}",
+        REFUTED: f"Networks that were trained on them alone learned less, too {told}, so the unstyled ones, "
+                 f"{before}, are the better choice",
+        NO_EFFECT: f"Networks learned the same from both {told}, so styling was not needed",
+        TOO_LITTLE: "There is too little data to say from which of the two networks learn more",
+    }.get(learned.verdict, f"From which of the two networks learn more is undecided {told}")
 
 
-def _dice(tested: Tested | None, kind: DataType) -> float:
-    """Chapter 6's mean Dice of networks trained on a type alone, at its largest number of pairs per source,
-    on the first test set; NaN where there is none, or some of these networks are not trained yet."""
-    if tested is None or not len(tested.images):
-        return float("nan")
-    own = tested.runs[tested.runs["data_type"] == kind.name]
-    status = own.loc[own["samples"] == own["samples"].max(), "status"]
-    if not ((status == experiments.OK) | experiments.failed(status)).all():
-        return float("nan")
-    images = tested.images[tested.images["test_set"] == tested.images["test_set"].iloc[0]]
-    mine = images[images["data_type"] == kind.name]
-    return float(mine.loc[mine["samples"] == mine["samples"].max(), "dice"].mean())
+def _learned(run: Run, before: DataType, after: DataType) -> Verdict | None:
+    """Chapter 6's verdict on networks trained on the styled pairs alone against those trained on the unstyled
+    ones, with the most pairs per source that both have; None where these are not all trained."""
+    tested = run.finished("segment")
+    if tested is None or not recommendation.comparable(tested):
+        return None
+    counts = [set(tested.images.loc[tested.images["data_type"] == kind.name, "samples"].dropna())
+              for kind in (before, after)]
+    if not (shared := counts[0] & counts[1]):
+        return None
+    one, other = (Net("segment", kind.name, int(max(shared))) for kind in (after, before))
+    asked = Comparison(STYLING, one, other, claims.own_test(tested.images))
+    return recommendation.judged(tested, tested.images, asked, run.params)
+
+
+def _untried(run: Run, before: DataType) -> str:
+    """A sentence on how to try the unstyled pairs in chapter 7, where that tried only others; else ""."""
+    result = run.finished("augment")
+    tried = [] if result is None else [
+        name for name in dict.fromkeys(result.runs["data_type"]) if name != REAL.name]
+    if not tried or before.name in tried:
+        return ""
+    types = ", ".join([*tried, before.name])
+    return f" Chapter 7 did not try {before}: `-p augment.types '[{types}]'` adds it."
 
 
 def _means(result: Evaluated, kind: DataType) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 It is about the largest set of real pairs, which is all of them if `augment.sizes` has their number. Pasted
 and painted pairs are each compared with the real ones alone, and with each other. The painted pairs are of
-the type that the claims are about, not of the best type, which would have been selected on the test images.
+the type that the claims are about. Others come after it, with a warning: the best of several types would have
+been selected on the test images.
 """
 
 from collections.abc import Iterator
@@ -167,20 +168,25 @@ def _advice(one: Findings, p: Params) -> str:
                   "it does no better than pasting, which costs next to nothing" if _is(one.better, NO_EFFECT)
                   else "it was not shown to do better than pasting, which costs next to nothing")
         return f"{kind} helps ({_numbers(one.painting, p)}); {beside}"
-    names = {"pasting": one.pasting, kind: one.painting}
+    others = {f"painting ({other})": verdict for other, verdict in one.others}
+    names = {"pasting": one.pasting, kind: one.painting, **others}
     tried = {name: verdict for name, verdict in names.items() if verdict}
-    none = f"neither {' nor '.join(tried)} was" if len(tried) > 1 else f"{next(iter(tried))} was not"
+    helping = [f"{name} helps ({_numbers(verdict, p)})" for name, verdict in tried.items()
+               if verdict.verdict == SUPPORTED]
+    vain = [name for name, verdict in tried.items() if verdict.verdict != SUPPORTED]
+    none = f"neither {' nor '.join(vain)} was" if len(vain) > 1 else f"{vain[0]} was not"
     harm = [f"{name} did harm ({_numbers(verdict, p)})" for name, verdict in tried.items()
             if verdict.verdict == REFUTED]
-    return "; ".join([f"train on the real pairs alone; {none} shown to help", *harm])
+    return "; ".join([*(helping or ["train on the real pairs alone"]), f"{none} shown to help", *harm])
 
 
 def _limits(one: Findings, size: int, pairs: int, p: Params) -> Iterator[str]:
     """What the advice leaves out, a sentence each."""
-    if not _is(one.painting, SUPPORTED):
+    if not _is(one.painting, SUPPORTED) and any(_is(verdict, SUPPORTED) for _, verdict in one.others):
         helping = [named(kind) for kind, verdict in one.others if verdict.verdict == SUPPORTED]
-        if helping:
-            yield f"{sentence(' and '.join(helping))} were shown to help: see the key numbers."
+        if _is(one.pasting, SUPPORTED):
+            yield f"{sentence(' and '.join(helping))} were shown to help."
+        yield "Of several kinds of painted pairs that were tried, one may seem to help by chance."
     if any(verdict.scope == THESE_PAIRS for verdict in (one.painting, one.better)
            if verdict and verdict.verdict in (SUPPORTED, REFUTED, NO_EFFECT)):
         yield "Pairs from another training of the generator might do otherwise."
