@@ -182,6 +182,8 @@ def test_memory_is_found_only_where_the_interval_lies_above_chance() -> None:
         return answer.remembered(SimpleNamespace(membership=SimpleNamespace(table=table)), PLAIN)
     assert found(0.45).basis.endswith("; the highest of 2 groups of models")
     assert [found(0.55).verdict, found(0.45).verdict] == ["a sign of memory", UNDECIDED]
+    assert found(0.55).basis.endswith('; read "Sharing" before you share models or pairs')
+    assert "Sharing" not in found(0.45).basis
     assert found(0.51).verdict == UNDECIDED, "the higher of two areas may be so high by chance"
     assert found(0.45, 0.59).verdict == "hardly, if at all"
     below = found(0.3, 0.497)
@@ -662,6 +664,13 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
                                           "flags 3 of 100 pasted pairs (Paste))")
     assert basis("varied", False).endswith(f"; {answer.UNFOUND}")
     assert answer.UNFOUND in basis("joint", True)
+    blind = audited()
+    blind.copies.loc["Paste", "either"] = 2
+    told = answer.copied(blind, params.validate({"inpaint": {"masks": "varied"}}))
+    assert told.verdict == answer.CANNOT_TELL, "what does not find pasted objects clears no painted ones"
+    assert told.basis.endswith("flags 2 of 100 pasted pairs (Paste), no more than by chance)")
+    blind.copies.loc["2-Styled-Paint", "either"] = 30
+    assert answer.copied(blind, params.validate({"inpaint": {"masks": "varied"}})).verdict == answer.MORE
     assert answer.UNFOUND not in basis("own", False)
     monkeypatch.setattr(cost, "spent", lambda run: [])
     run = SimpleNamespace(params=params.validate({}), finished={"evaluate": audited()}.get)

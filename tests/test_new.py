@@ -141,7 +141,7 @@ def test_time_that_is_left_goes_into_training_and_the_next_size_is_told(
     assert made.best.larger.startswith("The next larger run, with images of 64 px and 3 repetitions (as in ")
     assert made.best.larger.endswith("--minutes 10.")
     assert made.best.larger in making.text(made)
-    assert making.make(Wish(pairs, 5.4)).best.rung in ladder.LADDER
+    assert making.make(Wish(pairs, 5.4)).best.rung.images in {rung.images for rung in ladder.LADDER}
 
 
 def test_a_folder_without_a_layout_is_read_where_one_way_takes_every_picture(
@@ -377,8 +377,13 @@ def test_the_test_images_that_show_each_class_are_counted(checkout, tmp_path, ti
     assert 0 < stones < power.LEAST_IMAGES <= len(held)
     assert (f"look  held out     of {len(held)} masks: organ in {len(held)}, stone in {stones}; a verdict on "
             "a class needs 20") in making.text(made)
-    assert ("There will be no verdict on single classes that fewer than 20 test images show: stone in "
-            f"{stones}.") in made.limits
+    [line] = [one for one in made.limits if "on single classes" in one]
+    assert line.startswith("There will be no verdict on single classes that fewer than 20 test images show: "
+                           f"stone in {stones}. Let another folder of labelled images test: "), "60 % is few"
+    half = making.make(Wish(tmp_path / "pairs", changes={
+        "data": {"labels": {"1": "organ", "2": "stone"}, "holdout": 0.1}})).data
+    assert half.enough(64)[0] < 0.6
+    assert half.enough(64, each_class=True) is None
 
 
 def test_look_alikes_of_guessed_patients_are_counted(pairs):
@@ -407,6 +412,25 @@ def test_with_time_to_spare_three_generators_are_trained(checkout, pairs, monkey
     monkeypatch.setattr(plan, "make", make)
     chosen = [making.make(Wish(pairs, minutes)).params for minutes in (6.9, 9.0, 16.0)]
     assert [(p.data.image_size, p.generators) for p in chosen] == [(48, 1), (64, 1), (64, 3)]
+
+
+def test_all_pairs_are_painted_and_tried_where_there_is_time_and_unstyled_ones_are_too(
+        checkout, pairs, monkeypatch, offline):
+    def make(p: Params, seconds: float) -> Plan:
+        minutes = 5.0 + (p.inpaint.sources > 12) + 4 * (p.generators - 1)
+        return Plan(pd.DataFrame({
+            "chapter": ["train"], "kind": ["training"], "flop": [minutes], "seconds": [60 * minutes],
+            "items": 1, "images": 1, "disk": 0, "largest": 0.0, "temporary": 0}), p.profile, 32, "", None,
+            "a device")
+    monkeypatch.setattr(plan, "make", make)
+    monkeypatch.setattr(making, "LADDER", (replace(ladder.LADDER[1], sources=12),))
+    made = [making.make(Wish(pairs, minutes)).params for minutes in (8.5, 9.5, 17.5)]
+    assert [(p.inpaint.sources, p.augment.sizes, p.generators) for p in made] == [
+        (12, [12], 1), (27, [16, 27], 1), (27, [16, 27], 3)], "one has too small a lesion"
+    k = made[0].cluster.k
+    assert made[0].augment.types == [f"{k}-Styled-Paint", "Paste", f"{k}-Paint"]
+    changes = {"augment": {"types": ["Paste"]}}
+    assert making.make(Wish(pairs, 9.5, changes=changes)).params.augment.types == ["Paste"]
 
 
 def test_repetitions_for_a_verdict_come_before_generators(checkout, pairs, monkeypatch, offline):

@@ -96,8 +96,7 @@ def test_few_generators_and_other_painted_pairs_are_named() -> None:
         f"pasting nor painting (2-Styled-Paint) was shown to help.** {chance}")
     vain = replace(one, others=((kind, verdict(UNDECIDED)),))
     assert recommendation.words(vain, 48, 48, PLAIN).endswith(
-        f"{ALONE}neither pasting nor painting (2-Styled-Paint) nor painting (2-Filtered-Styled-Paint) was "
-        "shown to help.**")
+        f"{ALONE}neither pasting nor painting (2-Styled-Paint, 2-Filtered-Styled-Paint) was shown to help.**")
     harmful = replace(one, others=((kind, verdict(REFUTED)),))
     assert recommendation.words(harmful, 48, 48, PLAIN).endswith(
         f"was shown to help; painting (2-Filtered-Styled-Paint) did harm ({LOSS}).**")

@@ -40,10 +40,10 @@ def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
         return
     if images < power.LEAST_IMAGES:
         yield (f"There will be no verdict: it needs {power.LEAST_IMAGES} test images, and there are "
-               f"{images}. {_more(data, side)}")
+               f"{images}. {_more(data.enough(side))}")
     elif few := {name: count for name, count in data.shown(side).items() if count < power.LEAST_IMAGES}:
         yield (f"There will be no verdict on single classes that fewer than {power.LEAST_IMAGES} test images "
-               f"show: {checkup.listed(few)}.")
+               f"show: {checkup.listed(few)}. {_more(data.enough(side, each_class=True))}")
     if seeds < power.LEAST_SEEDS:
         takes = f", and the run takes about {duration(best.repeated)}" if isfinite(best.repeated) else ""
         also = "" if images >= power.LEAST_IMAGES else " with enough test images"
@@ -82,10 +82,10 @@ def _tested(p: Params, data: Folder) -> int:
     return min(p.segment.test_count, len(layouts.scan(other, layouts.for_folder(p.data, other)).pairs))
 
 
-def _more(data: Folder, side: int) -> str:
-    """How to get enough test images for a run at this size, in words."""
+def _more(enough: tuple[float, int] | None) -> str:
+    """How to get enough test images, in words; `enough` as from `Folder.enough`."""
     test = "another folder of labelled images test: -p segment.held_out DIR -p data.holdout null."
-    if (enough := data.enough(side)) is None:
+    if enough is None:
         return f"Let {test}"
     share, left = enough
     return (f"`new` with -p data.holdout {share:g}, and another --out, holds out enough and leaves {left} to "

@@ -65,13 +65,14 @@ class Folder:
         out, held = self.left_out(side), set(self.held)
         return self.pairs - len(out - held), len(held - out)
 
-    def enough(self, side: int) -> tuple[float, int] | None:
-        """The least data.holdout with enough test images for a verdict, and how many pairs it leaves a run at
-        this size; None where it would exceed MOST."""
+    def enough(self, side: int, each_class: bool = False) -> tuple[float, int] | None:
+        """The least data.holdout with enough test images for a verdict, on `each_class` if so, and how many
+        pairs it leaves a run at this size; None where it would exceed MOST."""
         usable = {pair.name for pair in self.seen.report.pairs} - self.left_out(side)
         for hundredth in range(1, round(100 * MOST) + 1):
             held = usable.intersection(_held(self.listed, self.settings, hundredth / 100, self.seed))
-            if len(held) >= power.LEAST_IMAGES:
+            shown = checkup.showing(self.seen.seen, self.settings, held).values() if each_class else ()
+            if min([len(held), *shown]) >= power.LEAST_IMAGES:
                 return hundredth / 100, len(usable - held)
         return None
 

@@ -46,8 +46,9 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
     """The largest of ascending sizes of run that is planned to take at most `limit` seconds, or the smallest.
     UserError where not even that fits into the memory.
 
-    The time left goes into the repetitions that a verdict needs, then into three generators, and then into
-    more training, up to `most_images` per model.
+    The time left goes into the repetitions that a verdict needs, then into painting into all pairs, so that
+    chapter 7 can try them all, then into three generators, and then into more training, up to `most_images`
+    per model.
     """
     best: Fit | None = None
     for rung in rungs:
@@ -71,20 +72,20 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
 
 def _filled(best: Fit, limit: float, sections: Callable[[Rung], Sections],
             validated: Callable[[Sections], Params], most_images: int) -> Fit:
-    """The same size with the repetitions of a verdict and three generators, as far as they fit, and as many
-    training images as there is time for."""
-    wanted = ({"seeds": max(best.rung.seeds, LEAST_SEEDS)}, {"generators": GENERATORS})
+    """The same size with the repetitions of a verdict, all pairs and three generators, as far as they fit,
+    and as many training images as there is time for."""
+    wanted = ({"seeds": max(best.rung.seeds, LEAST_SEEDS)}, {"sources": None}, {"generators": GENERATORS})
     for more in wanted:
-        rung = replace(best.rung, **more)  # type: ignore[arg-type]
+        rung = replace(best.rung, **more)
         if rung == best.rung:
             continue
         chosen = sections(rung)
         planned = at_rates(best.plan, plan.make(validated(chosen), 0))
-        if not seconds(planned) + BESIDE <= limit:  # which may be nan
-            if "seeds" in more:
-                best = replace(best, repeated=seconds(planned) + BESIDE)
-            break  # without a verdict, several generators are of no use
-        best = replace(best, rung=rung, chosen=chosen, plan=planned)
+        if seconds(planned) + BESIDE <= limit:  # which may be nan
+            best = replace(best, rung=rung, chosen=chosen, plan=planned)
+        elif "seeds" in more:
+            best = replace(best, repeated=seconds(planned) + BESIDE)
+            break  # without a verdict, neither more pairs nor several generators are of use
     training = float(best.plan.table.loc[best.plan.table["kind"] == TRAINING, "seconds"].sum(skipna=False))
     left = limit - best.seconds
     if not (training > 0 and left > 0):

@@ -51,7 +51,7 @@ COPIES, MEMORY, COST = "Are they copies?", "Do the models remember?", "What do t
 COST_ALONE = "What the pairs of this run cost."  # the caption where nothing else was answered
 MORE, NO_MORE = "more than by chance", "no more than by chance"
 REMEMBERED, FORGOTTEN = "a sign of memory", "hardly, if at all"
-NOT_ALIKE = "this test cannot tell"
+CANNOT_TELL = "this test cannot tell"
 NO_MATTER = "no difference that matters"
 UNFOUND = "copies that were moved and turned by any angle may be missed"
 ALONE_ON_THEM = "when training on such pairs alone"  # in chapter 6
@@ -215,8 +215,8 @@ def _between(differences: list[float], digits: str) -> str:
 def copied(result: Evaluated, p: Params) -> Answer | None:
     """The share of near-copies among painted pairs, beside the share flagged where no copy is possible, for
     the most suspect painted type: first one whose interval of the difference lies above 0, then the one with
-    the larger difference, and of equal ones that with the larger share. None where no painted pair was
-    judged."""
+    the larger difference, and of equal ones that with the larger share. An audit that does not find pasted
+    objects either cannot clear painted ones. None where no painted pair was judged."""
     counts = {one: flagged(result.copies.loc[one.name]) for one in result.types if one.is_painted}
     judged = {one: told for one, told in counts.items() if told}
     if not judged:
@@ -233,7 +233,7 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
     low, high = apart[kind]
     hits, images, chance, null = judged[kind]
     verdict = (TOO_LITTLE if min(images, null) < LEAST_IMAGES else MORE if low > 0 else
-               NO_MORE if high < SMALLEST else UNDECIDED)
+               CANNOT_TELL if _blind(result, p) else NO_MORE if high < SMALLEST else UNDECIDED)
     more = f"; the most suspect of {len(judged)} painted types" if len(judged) > 1 else ""
     return Answer(COPIES, verdict, (
         f"{hits} of {images} {named(kind)} are flagged as near-copies ({hits / images:.1%}), "
@@ -257,10 +257,20 @@ def _unfound(result: Evaluated, p: Params) -> str:
     where no type hides copies."""
     if not hides_copies(p, result.types):
         return ""
-    pasted = {kind: flagged(result.copies.loc[kind.name]) for kind in result.types if kind.is_pasted}
-    found = ", ".join(f"{counts[0]} of {counts[1]} {named(kind)}"
-                       for kind, counts in pasted.items() if counts)
-    return f"; {UNFOUND}{f' (of pasted objects, all copies, the audit flags {found})' if found else ''}"
+    told = ", ".join(f"{counts[0]} of {counts[1]} {named(kind)}" for kind, counts in _pasted(result).items())
+    vain = ", no more than by chance" if _blind(result, p) else ""
+    return f"; {UNFOUND}{f' (of pasted objects, all copies, the audit flags {told}{vain})' if told else ''}"
+
+
+def _blind(result: Evaluated, p: Params) -> bool:
+    """Whether the audit flags pasted pairs, which all are copies, no more often than by chance."""
+    shown = [hits / images <= chance / null for hits, images, chance, null in _pasted(result).values()]
+    return hides_copies(p, result.types) and bool(shown) and all(shown)
+
+
+def _pasted(result: Evaluated) -> dict[DataType, tuple[int, int, int, int]]:
+    counts = {kind: flagged(result.copies.loc[kind.name]) for kind in result.types if kind.is_pasted}
+    return {kind: told for kind, told in counts.items() if told}
 
 
 def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
@@ -286,12 +296,13 @@ def remembered(result: Evaluated, p: Params) -> Answer | None:
     wider = ndtri(1 - 0.025 / len(rows)) / ndtri(0.975)
     low = row["area"] - wider * (row["area"] - row["low"])
     unlike = low <= 0.5 and differ(rows)
-    verdict = (NOT_ALIKE if unlike else REMEMBERED if low > 0.5 else
+    verdict = (CANNOT_TELL if unlike else REMEMBERED if low > 0.5 else
                FORGOTTEN if row["high"] < LITTLE else UNDECIDED)
     lowest = rows.loc[rows["high"].idxmin()]
     least = ("" if lowest.name == row.name else f"for {lowest['models']} it is "
              f"{with_interval(lowest['area'], lowest['low'], lowest['high'])}, and ")
-    why = f"; {least}{LARGER}" if unlike else ""
+    why = (f"; {least}{LARGER}" if unlike else
+           "; read \"Sharing\" before you share models or pairs" if verdict == REMEMBERED else "")
     return Answer(MEMORY, verdict, (
         "the models' error tells training pairs from held-out ones with an area under the ROC curve of "
         f"{with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "

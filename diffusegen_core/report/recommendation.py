@@ -173,8 +173,11 @@ def _advice(one: Findings, p: Params) -> str:
     tried = {name: verdict for name, verdict in names.items() if verdict}
     helping = [f"{name} helps ({_numbers(verdict, p)})" for name, verdict in tried.items()
                if verdict.verdict == SUPPORTED]
-    vain = [name for name, verdict in tried.items() if verdict.verdict != SUPPORTED]
-    none = f"neither {' nor '.join(vain)} was" if len(vain) > 1 else f"{vain[0]} was not"
+    vain = [str(kind) for kind, verdict in ((one.painted, one.painting), *one.others)
+            if verdict and verdict.verdict != SUPPORTED]
+    failed = [*(["pasting"] if one.pasting and not _is(one.pasting, SUPPORTED) else []),
+              *([f"painting ({', '.join(vain)})" if one.others else "painting"] if vain else [])]
+    none = f"neither {' nor '.join(failed)} was" if len(failed) > 1 else f"{failed[0]} was not"
     harm = [f"{name} did harm ({_numbers(verdict, p)})" for name, verdict in tried.items()
             if verdict.verdict == REFUTED]
     return "; ".join([*(helping or ["train on the real pairs alone"]), f"{none} shown to help", *harm])
