@@ -29,6 +29,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import PairSet, read_pair
 from diffusegen_core.report import (
     answer,
+    detectable,
     evaluate_tables,
     filtering,
     keynumbers,
@@ -292,7 +293,7 @@ def small(run: Run, result: Tested) -> Iterator[Table]:
     for ratio in segment_tables.ratios(result):
         yield segment_tables.small(run, result, "dice", ratio)
     yield segment_details.detection(run, result, SMALL, "augment-detection")
-    yield segment_details.seeds_needed(result, "augment-seeds")
+    yield detectable.seeds_needed(result, "augment-seeds")
 
 
 def small_alone(run: Run) -> Iterator[Table]:

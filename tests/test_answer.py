@@ -423,6 +423,9 @@ def test_the_smallest_gain_that_can_be_told_is_a_limit_as_new_says_it() -> None:
     line, = [one for one in limits.of(p, tests=limits.Tests(36, "")) if "from chance" in one]
     assert line == ("Gains in Dice below about 0.14 cannot be told from chance, with 36 test images and 3 "
                     "repetitions.")
+    line, = [one for one in limits.of(p, tests=limits.Tests(36, "patient", 0.07)) if "from chance" in one]
+    assert line.startswith("Gains in Dice below about 0.07 cannot"), "by the run's own spread"
+    assert "so the limit is higher" not in line
     line, = [one for one in limits.of(p, tests=limits.Tests(36, "patient")) if "from chance" in one]
     assert line.endswith(" Several of these images are of one patient, so the limit is higher.")
     assert not [one for one in limits.of(p) if "from chance" in one]

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import stdtrit
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -224,3 +225,18 @@ def test_the_means_of_two_arms_are_weighed_as_their_difference_is():
     assert intervals.means(painted, real, "dice")[0] == pytest.approx(np.mean(
         [by_seed[[0, 4]].mean(), by_seed[[1, 3]].mean(), by_seed[2]]))
     assert np.isnan(intervals.means(painted[painted["seed"] == 0], real[real["seed"] == 1], "dice")).all()
+
+
+def test_the_error_by_images_is_that_of_which_the_interval_is_drawn():
+    rng = np.random.default_rng(3)
+    values = pd.DataFrame(rng.normal(0, 0.2, (1, 80)), index=[0], columns=[str(i) for i in range(80)])
+    found = intervals.of(values, 4000, 0)
+    assert intervals.of_images(values) == pytest.approx((found.high - found.low) / 2 / 1.96, rel=0.05)
+    groups = {str(i): str(i // 8) for i in range(80)}
+    unlike = values + np.repeat(rng.normal(0, 0.2, 10), 8)
+    grouped = intervals.of_groups(unlike, groups, 4000, 0)
+    assert intervals.of_images(unlike, groups) == pytest.approx(
+        (grouped.high - grouped.low) / 2 / stdtrit(9, 0.975), rel=0.06)
+    assert np.isnan(intervals.of_images(values.iloc[:, :1]))
+    assert np.isnan(intervals.of_images(values, dict.fromkeys(groups, "one")))
+    assert np.isnan(intervals.of_images(values.iloc[:0, :0]))

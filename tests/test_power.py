@@ -14,13 +14,13 @@ from diffusegen_core.segmentation.sharing import shares
 
 def test_the_seeds_are_those_of_the_textbooks():
     """Cohen's tables for the paired test at 0.05 and a power of 0.8: d = 0.5 needs 34 pairs, 0.8 needs 15."""
-    assert [power.seeds_needed(1.0, d) for d in (0.2, 0.5, 0.8, 1.0)] == [199, 34, 15, 10]
+    assert [power.needed(0.0, 1.0, d) for d in (0.2, 0.5, 0.8, 1.0)] == [199, 34, 15, 10]
 
 
 def test_the_power_is_what_simulation_gives():
     rng = np.random.default_rng(0)
     each = rng.normal(0.05, 0.04, (4000, 6))
-    assert power.power(6, 0.05, 0.04) == pytest.approx(
+    assert power._power(0.05, *power._limits(0.0, 0.04, 6)) == pytest.approx(
         np.mean(ttest_1samp(each, 0, axis=1).pvalue < 0.05), abs=0.02)
 
 
@@ -36,11 +36,21 @@ def test_the_gains_on_the_page_about_data_of_one_s_own_are_those_computed():
 
 
 def test_no_spread_and_too_much():
-    assert power.seeds_needed(0.0) == 2
-    assert power.seeds_needed(10.0) is None
-    assert power.seeds_needed(float("nan")) is None
-    assert power.seeds_needed(0.02) == 4
-    assert power.power(4, 0.05, 0.02) >= 0.8 > power.power(3, 0.05, 0.02)
+    assert power.needed(0.0, 0.0) == power.needed(0.01, 0.0) == 2
+    assert power.needed(0.0, 10.0) is power.needed(0.0, float("nan")) is None
+    assert power.needed(0.0, 0.02) == 4
+    assert power.smallest(0.0, 0.02, 4) < 0.05 < power.smallest(0.0, 0.02, 3)
+    assert power.smallest(0.0, 0.0, 3) == 0.0
+    assert power.smallest(0.01, 0.02, 1) == np.inf
+
+
+def test_test_images_need_more_seeds_and_too_few_of_them_cannot_be_made_up_for():
+    assert power.needed(0.0, 0.02) < power.needed(0.014, 0.02) < power.needed(0.017, 0.02)
+    assert power.suffice(0.017)
+    assert power.smallest(0.017, 0.02, power.needed(0.017, 0.02)) <= 0.05
+    assert power.needed(0.019, 0.02) is None
+    assert not power.suffice(0.019)
+    assert power.suffice(0.0)
 
 
 def test_the_deviation_and_its_limit():

@@ -15,8 +15,8 @@ from made_up import SIZE, values
 from diffusegen_core.config import params
 from diffusegen_core.data import dataset
 from diffusegen_core.data.testsets import TestSet
-from diffusegen_core.measures import calibration, lesionwise
-from diffusegen_core.report import segment_details, segment_figures
+from diffusegen_core.measures import calibration, lesionwise, power
+from diffusegen_core.report import detectable, segment_details, segment_figures
 from diffusegen_core.report.tables import Table
 from diffusegen_core.segmentation import details
 from diffusegen_core.segmentation.details import Details
@@ -184,14 +184,38 @@ def test_where_no_names_tell_sequences_the_table_says_so(run: SimpleNamespace,
 
 
 def test_the_seeds_that_a_gain_needs() -> None:
-    row = cells(segment_details.seeds_needed(planted(GRID, seeds=3), "x"), "2-Diff")
+    row = cells(detectable.seeds_needed(planted(GRID, seeds=3), "x"), "2-Diff")
     assert row["seeds"] == "3"
     assert row["deviation"] == "0.0500"  # gains of 0.05, 0.10 and 0.15
     assert row["seeds needed"] == "10"
     assert int(row["seeds needed, cautiously"]) > 30
-    one = cells(segment_details.seeds_needed(planted(GRID, seeds=1), "x"), "2-Diff")
+    one = cells(detectable.seeds_needed(planted(GRID, seeds=1), "x"), "2-Diff")
     assert one["seeds needed"] == one["seeds needed, cautiously"] == "not known", "by one seed"
-    assert segment_details.seeds_needed(planted(GRID[:1]), "x").frame.empty
+    assert detectable.seeds_needed(planted(GRID[:1]), "x").frame.empty
+
+
+def test_too_few_test_images_cannot_be_made_up_for_by_seeds() -> None:
+    result = planted(GRID, seeds=3, tests=("Phantom",))
+    images = result.images.copy()
+    images.loc[images["data_type"] == "2-Diff", "dice"] += 0.2 * (images["image"].map("abcdef".index) % 2)
+    row = cells(detectable.seeds_needed(replace(result, images=images), "x"), "2-Diff")
+    assert row["error by test images"] == f"{np.std([0, 0.2] * 3, ddof=1) / np.sqrt(6):.4f}"
+    assert row["seeds needed"] == row["seeds needed, cautiously"] == "more images"
+    paired = {name: str(i // 2) for i, name in enumerate("abcdef")}
+    together = SimpleNamespace(name="Phantom", groups=SimpleNamespace(of=paired), pairs=None)
+    row = cells(detectable.seeds_needed(replace(result, images=images, tests=[together]), "x"), "2-Diff")
+    assert row["error by test images"] == "0.0000", "the groups are alike"
+
+
+def test_the_smallest_gain_is_that_of_the_comparison_that_the_advice_is_about() -> None:
+    small = [{**one, "size": 2} for one in GRID]
+    result = planted([*small, *GRID], seeds=3, tests=("HyperKvasir", "PolypGen"))
+    images = result.images.copy()
+    images.loc[(images["size"] == 2) & (images["data_type"] == "2-Diff") & (images["seed"] == 2), "dice"] += 0.3
+    found = detectable.smallest(replace(result, images=images))
+    assert found == pytest.approx(power.smallest(0.0, 0.05, 3)), "gains of 0.05, 0.10 and 0.15"
+    assert detectable.smallest(planted(GRID, seeds=1)) is None
+    assert detectable.smallest(planted(GRID[:1])) is None
 
 
 def test_the_generators_that_a_gain_needs_where_several_made_the_pairs() -> None:
@@ -199,19 +223,20 @@ def test_the_generators_that_a_gain_needs_where_several_made_the_pairs() -> None
     by = {0: 0, 1: 1, 2: 2, 3: 1, 4: 0}
     painted = result.images["data_type"] == "2-Diff"
     images = result.images.assign(generator=result.images["seed"].map(by).where(painted).astype("Int64"))
-    table = segment_details.seeds_needed(replace(result, images=images), "x")
+    table = detectable.seeds_needed(replace(result, images=images), "x")
     # Gains of 0.05 to 0.25; the generators' means are 0.15, 0.15 and 0.15.
-    assert table.frame.columns[-4:].tolist() == ["generators", "deviation", "needed", "needed, cautiously"]
+    assert table.frame.columns[-4:].tolist() == [
+        "deviation", "error by test images", "needed", "needed, cautiously"]
     assert [cells(table, "2-Diff")[one] for one in ("seeds", "generators", "deviation", "needed")] == [
         "5", "3", "0.0000", "2 generators"]
     pasted = cells(table, "Paste")
     assert (pasted["seeds"], pasted["generators"], pasted["needed"]) == ("5", "", "22 seeds")
     assert "means of this run's generators" in table.caption
     images.loc[painted, "dice"] += images.loc[painted, "generator"].astype(float) * 0.06  # means 0.06 apart
-    row = cells(segment_details.seeds_needed(replace(result, images=images), "x"), "2-Diff")
+    row = cells(detectable.seeds_needed(replace(result, images=images), "x"), "2-Diff")
     assert (row["deviation"], row["needed"]) == ("0.0600", "14 generators")
     assert int(row["needed, cautiously"].removesuffix(" generators")) > 40
-    alone = segment_details.seeds_needed(replace(result, images=images.assign(generator=0)), "x")
+    alone = detectable.seeds_needed(replace(result, images=images.assign(generator=0)), "x")
     assert alone.frame.columns[-1] == "seeds needed, cautiously", "one generator: of these pairs"
 
 

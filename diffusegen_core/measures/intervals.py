@@ -106,6 +106,18 @@ def independent(values: pd.DataFrame,
     return x.mean(axis=1), repetitions, count
 
 
+def of_images(values: pd.DataFrame, groups: Mapping[str, str] | None = None,
+              generators: Mapping[int, int] | None = None) -> float:
+    """The standard error of the mean of a matrix (seeds x images) that the choice of images makes, or that of
+    whole `groups` of them as in `of_groups`; NaN with fewer than two."""
+    x, _ = _by_generator(values, generators)
+    each = x.mean(axis=0) if x.size else np.zeros(0)
+    owners = [str(one) if groups is None else groups[str(one)] for one in values.columns[:each.size]]
+    sums = pd.Series(each - each.mean() if each.size else [], dtype=float).groupby(owners).sum()
+    count = len(sums)
+    return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(each)) if count > 1 else float("nan")
+
+
 def means(a: pd.DataFrame, b: pd.DataFrame, value: str) -> tuple[float, float]:
     """The means of a and b over the seeds and images that both have; NaN where they have none in common.
 

@@ -1,7 +1,7 @@
 """How many seeds or generators a comparison needs, and what gain a run can detect.
 
-The former follows from the power of the paired t-test, given the spread of the differences; the latter from
-that of the interval by which `report/rule.py` judges, which includes the randomness of the test images.
+Both follow from the power of the interval by which `report/rule.py` judges, which includes the randomness of
+the test images. Without that, it is the paired t-test's.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ OF_SEEDS, OF_IMAGES = 0.04, 0.14
 # The same of generators' means, over one or two seeds each: 0.04 to 0.10 in the run of kvasir_cpu with three
 # generators (styled pairs, filtered or not, N = 16 and 32).
 OF_GENERATORS = 0.07
-STEPS, COARSE = 2000, 100  # points of an integral; of a double one, in each direction
-HALVINGS = 40
+COARSE = 50  # points of a double integral, in each direction
+HALVINGS = 16
 
 
 def deviation(differences: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -51,28 +51,54 @@ def visible(seeds: int, images: int, generators: int = 1) -> float:
     """
     several = min(seeds, generators) > 1
     count, spread = (min(seeds, generators), OF_GENERATORS) if several else (seeds, OF_SEEDS)
+    return smallest(OF_IMAGES / np.sqrt(images), spread, count)
+
+
+def smallest(of_images: float, spread: float, count: int) -> float:
+    """The gain in Dice that the verdict's interval detects with probability POWER.
+
+    `of_images` is the standard error from the test images, `spread` the deviation of the means of seeds or
+    generators, and `count` how many there are. Infinite with fewer than two.
+    """
     if count < 2:
         return float("inf")
-    of_images, of_training = OF_IMAGES / np.sqrt(images), spread / np.sqrt(count)
-    limits = _half_widths(of_images, of_training, count - 1)
-    error = float(np.hypot(of_images, of_training))
-
-    def lacking(gain: float) -> float:
-        return POWER - float(np.mean(ndtr((gain - limits) / error) + ndtr((-gain - limits) / error)))
-
-    return float(brentq(lacking, 0.0, float(limits.max()) + 5 * error))
+    limits, error = _limits(of_images, spread, count)
+    if not error:
+        return 0.0
+    most = float(limits.max()) + 5 * error
+    return float(brentq(lambda gain: _power(gain, limits, error) - POWER, 0.0, most))
 
 
-def limit(seeds: int, images: int, generators: int, together: str = "") -> str:
+def needed(of_images: float, spread: float, gain: float = GAIN) -> int | None:
+    """The fewest seeds, at least two, whose interval detects a gain with POWER, or generators, where `spread`
+    is the deviation of their means; None if above MOST, or not known. `of_images` as in `smallest`."""
+    if not np.isfinite(spread) or _power(gain, *_limits(of_images, spread, MOST)) < POWER:
+        return None
+    low, high = 1, MOST
+    while high - low > 1:  # more seeds never have less power
+        middle = (low + high) // 2
+        enough = _power(gain, *_limits(of_images, spread, middle)) >= POWER
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def suffice(of_images: float, gain: float = GAIN) -> bool:
+    """Whether so many test images could detect a gain with POWER, were there seeds without end."""
+    return not of_images or bool(ndtr(gain / of_images - ndtri(1 - ALPHA / 2)) >= POWER)
+
+
+def limit(seeds: int, images: int, generators: int, together: str = "", own: float | None = None) -> str:
     """The gain that a run of so many seeds and test images will not detect, a sentence; "" with one seed.
 
-    `together`: what several of the images are of one of, as "patient"; "" where each is of another.
+    `together`: what several of the images are of one of, as "patient"; "" where each is of another. `own`:
+    the gain by the run's own spread, which knows of this; None before there is any.
     """
-    gain = visible(seeds, images, generators)
+    gain = visible(seeds, images, generators) if own is None else own
     if not np.isfinite(gain):
         return ""
     pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
-    several = f" Several of these images are of one {together}, so the limit is higher." if together else ""
+    several = (f" Several of these images are of one {together}, so the limit is higher."
+               if together and own is None else "")
     return (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
             f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{several}")
 
@@ -83,6 +109,20 @@ def generators_of(seeds: int, generators: int, sees: str) -> int:
     return seeds if sees == "subset" else min(seeds, generators)
 
 
+def _power(gain: float, limits: np.ndarray, error: float) -> float:
+    """The probability that the interval of an estimate with this standard error, half as wide as one of
+    `limits`, which are equally likely, excludes 0."""
+    if not error:
+        return 1.0
+    return float(np.mean(ndtr((gain - limits) / error) + ndtr((-gain - limits) / error)))
+
+
+def _limits(of_images: float, spread: float, count: int) -> tuple[np.ndarray, float]:
+    """`_half_widths` for so many seeds or generators, and the standard error of their mean."""
+    of_training = spread / np.sqrt(count)
+    return _half_widths(of_images, of_training, count - 1), float(np.hypot(of_images, of_training))
+
+
 def _half_widths(of_images: float, of_training: float, free: int) -> np.ndarray:
     """Half the width of the verdict's interval, for COARSE equally likely estimates of `of_training`.
 
@@ -90,40 +130,17 @@ def _half_widths(of_images: float, of_training: float, free: int) -> np.ndarray:
     images. Half the width is the 1 - ALPHA / 2 quantile of a normal error plus a Student's t error scaled by
     the estimate, the sum that `intervals.of` draws.
     """
+    if not of_training:
+        return np.full(COARSE, ndtri(1 - ALPHA / 2) * of_images)
     even = (np.arange(COARSE) + 0.5) / COARSE
     estimates = of_training * np.sqrt(chi2.ppf(even, free) / free)
+    alone = stdtrit(free, 1 - ALPHA / 2) * estimates
+    if not of_images:
+        return np.asarray(alone)
     normal = of_images * ndtri(even)
-    low = np.zeros(COARSE)
-    high = ndtri(1 - ALPHA / 2) * of_images + stdtrit(free, 1 - ALPHA / 2) * estimates
+    low, high = alone, alone + ndtri(1 - ALPHA / 2) * of_images
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         below = stdtr(free, (middle[:, None] - normal) / estimates[:, None]).mean(axis=1)
         low, high = np.where(below < 1 - ALPHA / 2, (middle, high), (low, middle))
-    return high
-
-
-def power(seeds: int, gain: float, spread: float) -> float:
-    """The probability that a two-sided paired t-test at ALPHA detects a gain; `spread` of the differences."""
-    if spread == 0:
-        return 1.0
-    free, shift = seeds - 1, gain / spread * np.sqrt(seeds)
-    # Integrated over the deviation that the test estimates: SciPy's noncentral t fails for large shifts.
-    estimates = np.sqrt(chi2.ppf((np.arange(STEPS) + 0.5) / STEPS, free) / free)
-    limits = stdtrit(free, 1 - ALPHA / 2) * estimates
-    return float(np.mean(ndtr(shift - limits) + ndtr(-shift - limits)))
-
-
-def seeds_needed(spread: float, gain: float = GAIN) -> int | None:
-    """The fewest seeds, at least two, that detect a gain with POWER; None if above MOST, or not known.
-
-    They are generators, where `spread` is the deviation of their means.
-    """
-    if not np.isfinite(spread):
-        return None
-    low, high = 1, MOST
-    if power(high, gain, spread) < POWER:
-        return None
-    while high - low > 1:  # more seeds never have less power
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle, gain, spread) >= POWER else (middle, high)
     return high

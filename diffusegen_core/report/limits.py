@@ -33,6 +33,8 @@ class Tests(NamedTuple):
     images: int
     together: str
     """What several of them are of one of, as "patient"; "" where all are apart, or that is not known."""
+    gain: float | None = None
+    """The least gain that they show, by the spread of the run's own results; None where that is not known."""
 
 
 def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = None,
@@ -123,7 +125,7 @@ def _turned(p: Params) -> str:
 def _of_gains(p: Params, fewest: int, tests: Tests | None) -> Iterator[str]:
     """The smallest gain that can be told from chance, as `diffusegen new` says it before a run."""
     generators = power.generators_of(fewest, p.generators, p.augment.generator_sees)
-    if tests and (limit := power.limit(fewest, tests.images, generators, tests.together)):
+    if tests and (limit := power.limit(fewest, tests.images, generators, tests.together, tests.gain)):
         yield limit
 
 

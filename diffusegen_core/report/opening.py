@@ -20,6 +20,7 @@ from diffusegen_core.report import (
     answer,
     byclass,
     claims,
+    detectable,
     keynumbers,
     limits,
     realism,
@@ -66,7 +67,9 @@ def tests(run: Run) -> limits.Tests | None:
             names = set(result.images.loc[result.images["test_set"] == own, "image"])
             groups = next((test.groups for test in result.tests if test.name == own), None)
             alike = groups is not None and len({groups.of[name] for name in names}) < len(names)
-            return limits.Tests(len(names), groups.kind if groups and alike else "")
+            small = run.finished("augment")
+            least = detectable.smallest(small) if small and recommendation.comparable(small) else None
+            return limits.Tests(len(names), groups.kind if groups and alike else "", least)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Tables of chapters 6 and 7 beyond Dice and IoU: by size, outlines, calibration, by sequence, power.
+"""Tables of chapters 6 and 7 beyond Dice and IoU: by size, outlines, calibration, by sequence.
 
 `by` are the fields that tell networks apart, apart from their seeds: data_type and samples, or size,
 data_type and ratio.
@@ -13,10 +13,9 @@ import pandas as pd
 from diffusegen_core.config.params import Params
 from diffusegen_core.data import planes
 from diffusegen_core.data.types import REAL
-from diffusegen_core.measures import boundaries, calibration, intervals, lesionwise, overlap, power
+from diffusegen_core.measures import boundaries, calibration, intervals, lesionwise, overlap
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report.naming import captioned, sentence
-from diffusegen_core.report.rule import LEAST_GENERATORS
 from diffusegen_core.report.segment_tables import plain, whole, with_interval
 from diffusegen_core.report.tables import Table, escaped, show
 from diffusegen_core.run import Run
@@ -113,47 +112,10 @@ def gains_by_sequence(run: Run, result: Tested, name: str) -> Table:
     """The gain over Real of chapter 7, with both intervals of `by_sequence`."""
     by = ["size", "data_type", "ratio"]
     return _by_sequence(run.params, result, by, name, f"gain over Real in {DICE}", "+.3f", -1.0,
-                        _gains(result))
+                        gains(result))
 
 
-def seeds_needed(result: Tested, name: str) -> Table:
-    """The power of chapter 7: how many seeds a gain of `power.GAIN` would need, test set by test set; for
-    pairs by several generators, how many generators, as a verdict then rests on their means."""
-    found = [(key, *intervals.independent(gain, owners)) for key, gain, owners in _gains(result)]
-    several = any(generators > 1 for *_, generators in found)
-    rows = []
-    for key, each, seeds, generators in found:
-        spread, cautious = power.deviation(each)
-        unit = ("generators" if generators > 1 else "seeds") if several else ""
-        rows.append([*key, seeds, *([str(generators or "")] if several else []), spread,
-                     _count(spread, unit), _count(cautious, unit)])
-    what = "needed" if several else "seeds needed"
-    frame = pd.DataFrame(rows, columns=["size", "data_type", "ratio", "test_set", "seeds",
-                                        *(["generators"] if several else []), "deviation", what,
-                                        f"{what}, cautiously"])
-    test = f"by a two-sided paired t-test at {power.ALPHA} with a power of {power.POWER:.0%}"
-    limit = ("Cautiously: from the upper limit of that deviation, below which the true one lies with a "
-             f"probability of {power.CAUTION:.0%}.")
-    if several:
-        text = (f"How many generators would find a gain of {power.GAIN:+} in Dice over Real, {test}, from "
-                "the standard deviation of the means of this run's generators, with as many seeds of each as "
-                "here; for types that no generator made, how many seeds, from the deviation of these. "
-                f"{limit} A verdict on the method needs at least {LEAST_GENERATORS} generators.")
-    else:
-        text = (f"How many seeds would find a gain of {power.GAIN:+} in Dice over Real, {test}, from the "
-                f"standard deviation of the seeds' gains in this run. {limit} One seed has no deviation, "
-                "so nothing can be said.")
-    return show(plain(frame), name, text.replace("%", " %"), {"deviation": ".4f"})
-
-
-def _count(spread: float, unit: str) -> str:
-    if pd.isna(spread):
-        return "not known"
-    needed = power.seeds_needed(spread)
-    return f"{f'more than {power.MOST}' if needed is None else needed} {unit}".strip()
-
-
-def _gains(result: Tested) -> Iterator[Values]:
+def gains(result: Tested) -> Iterator[Values]:
     """For each size, data type, r and test set: differences from Real in Dice."""
     by = ["data_type", "ratio"]
     for (size, test), here in result.images.groupby(["size", "test_set"], sort=False):

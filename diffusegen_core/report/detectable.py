@@ -1,0 +1,77 @@
+"""Which gains chapter 7 can find, judging by the spread of its own results."""
+
+from math import isnan
+
+import pandas as pd
+
+from diffusegen_core.data.types import DataType
+from diffusegen_core.measures import intervals, power
+from diffusegen_core.report import claims, recommendation
+from diffusegen_core.report.rule import LEAST_GENERATORS
+from diffusegen_core.report.segment_details import gains
+from diffusegen_core.report.segment_tables import plain
+from diffusegen_core.report.tables import Table, show
+from diffusegen_core.segmentation.trials import Tested
+
+NOT_KNOWN = "not known"
+
+
+def seeds_needed(result: Tested, name: str) -> Table:
+    """How many seeds a gain of `power.GAIN` would need, test set by test set; for pairs by several
+    generators, how many generators, as a verdict then rests on their means."""
+    found = [(key, gain, *intervals.independent(gain, owners), owners) for key, gain, owners in gains(result)]
+    several = any(generators > 1 for *_, generators, _ in found)
+    rows = []
+    for key, gain, each, seeds, generators, owners in found:
+        spread, cautious = power.deviation(each)
+        of_images = intervals.of_images(gain, result.groups_of(key[-1]), owners)
+        unit = ("generators" if generators > 1 else "seeds") if several else ""
+        rows.append([*key, seeds, *([str(generators or "")] if several else []), spread, of_images,
+                     _count(of_images, spread, unit), _count(of_images, cautious, unit)])
+    what = "needed" if several else "seeds needed"
+    frame = pd.DataFrame(rows, columns=["size", "data_type", "ratio", "test_set", "seeds",
+                                        *(["generators"] if several else []), "deviation",
+                                        "error by test images", what, f"{what}, cautiously"])
+    test = (f"with a power of {power.POWER:.0%}, by the interval of a verdict, which covers the choice of "
+            "test images as well (their standard error is in the table)")
+    limit = ("Cautiously: from the upper limit of that deviation, below which the true one lies with a "
+             f"probability of {power.CAUTION:.0%}. More images: so few test images cannot show such a gain, "
+             "however often training is repeated.")
+    if several:
+        text = (f"How many generators would find a gain of {power.GAIN:+} in Dice over Real {test}. From "
+                "the standard deviation of the means of this run's generators, with as many seeds of each as "
+                "here; for types that no generator made, how many seeds, from the deviation of these. "
+                f"{limit} A verdict on the method needs at least {LEAST_GENERATORS} generators.")
+    else:
+        text = (f"How many seeds would find a gain of {power.GAIN:+} in Dice over Real {test}. From the "
+                f"standard deviation of the seeds' gains in this run. {limit} One seed has no deviation, "
+                "so nothing can be said.")
+    digits = {"deviation": ".4f", "error by test images": ".4f"}
+    return show(plain(frame), name, text.replace("%", " %"), digits)
+
+
+def smallest(result: Tested) -> float | None:
+    """The gain in Dice that the run's verdict on painted pairs beside the largest set of real ones would have
+    found with `power.POWER`; on pasted ones where none were painted. None where nothing of the kind was
+    tried, or with one seed."""
+    size, own = int(result.images["size"].max()), claims.own_test(result.images)
+    asked = recommendation.asked(result, size)
+    if (main := asked.painting or asked.pasting) is None:
+        return None
+    first = DataType.parse(main.first.data_type).name, main.first.ratio
+    for (of, kind, ratio, test), gain, owners in gains(result):
+        if (of, kind, ratio, test) == (size, *first, own):
+            each, *_ = intervals.independent(gain, owners)
+            spread, _ = power.deviation(each)
+            of_images = intervals.of_images(gain, result.groups_of(own), owners)
+            return None if len(each) < 2 or isnan(of_images) else power.smallest(of_images, spread, len(each))
+    return None
+
+
+def _count(of_images: float, spread: float, unit: str) -> str:
+    if pd.isna(spread) or pd.isna(of_images):
+        return NOT_KNOWN
+    if not power.suffice(of_images):
+        return "more images"
+    needed = power.needed(of_images, spread)
+    return f"{f'more than {power.MOST}' if needed is None else needed} {unit}".strip()
