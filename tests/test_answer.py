@@ -423,10 +423,13 @@ def test_the_smallest_gain_that_can_be_told_is_a_limit_as_new_says_it() -> None:
     line, = [one for one in limits.of(p, tests=limits.Tests(36, "")) if "from chance" in one]
     assert line == ("Gains in Dice below about 0.14 cannot be told from chance, with 36 test images and 3 "
                     "repetitions.")
-    line, = [one for one in limits.of(p, tests=limits.Tests(36, "patient", 0.07)) if "from chance" in one]
+    line, = [one for one in limits.of(p, tests=limits.Tests(36, "patient", 9, 0.07)) if "from chance" in one]
     assert line.startswith("Gains in Dice below about 0.07 cannot"), "by the run's own spread"
     assert "so the limit is higher" not in line
-    line, = [one for one in limits.of(p, tests=limits.Tests(36, "patient")) if "from chance" in one]
+    few, = [one for one in limits.of(p, tests=limits.Tests(36, "patient", 9)) if " are of 9 " in one]
+    assert few == "The 36 test images are of 9 patients: intervals for others are wide."
+    assert not [one for one in limits.of(p, tests=limits.Tests(36, "patient", 12)) if " are of 12 " in one]
+    line, = [one for one in limits.of(p, tests=limits.Tests(36, "patient", 12)) if "from chance" in one]
     assert line.endswith(" Several of these images are of one patient, so the limit is higher.")
     assert not [one for one in limits.of(p) if "from chance" in one]
     assert not [one for one in limits.of(p, {"train"}, tests=limits.Tests(36, "")) if "from chance" in one]
@@ -555,7 +558,8 @@ def test_the_first_answers_are_of_the_largest_set_as_the_advice_above_them_is(
     assert pasting.verdict == "better than pasting, for these pairs", "and not the worst of both sizes"
     assert pasting.basis.startswith("training on 90 real pairs, ")
     assert "; the other comparisons: 1 worse than pasting with fewer real pairs (" in pasting.basis
-    assert recommendation.of(run).startswith("**On these data (all 90 real pairs): painted pairs help more")
+    assert recommendation.of(run).startswith(
+        "**On these data (all 90 real pairs to train on): painted pairs help more")
     small = claims.overall(claims.judge(images, 300, 0))[paperclaims.PASTING]
     assert small == rule.REFUTED, "chapter 8 still asks for all comparisons"
 

@@ -319,7 +319,7 @@ def test_small_lesions_are_left_out_if_they_are_few(checkout, tmp_path, timed, o
         data = params.validate(params._parsed(made.text, "")).data
         assert data.on_bad == ("skip" if few else "refuse")
         assert data.min_area == (pytest.approx(making.SMALL / 32**2, rel=0.01) if few else None)
-        assert any("smallest lesions will not be learned: 8 pairs" in line for line in made.limits) != few
+        assert any("not learn the smallest lesions: 8 pairs" in line for line in made.limits) != few
 
 
 def test_the_sets_fit_the_pairs_that_are_left(checkout, tmp_path, timed, offline):

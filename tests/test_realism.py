@@ -96,8 +96,9 @@ def test_pairs_that_plainly_do_not_look_real_are_named() -> None:
     result = evaluated([240, 0.9, 0.9, 0.5], [477, 0.1, 0.02, 0.1], [180, 0.7, 1.05, 0.49])
     told, = realism.unlike(result)
     assert told == ("Painted and styled pairs (1-Styled-Paint) do not look like real ones by the figures of "
-                    "chapter 5: density 0.02 instead of 1.05 and coverage 0.10 instead of 0.49, which other "
-                    "real pairs reach.")
+                    "chapter 5: how densely real pairs surround them (density), 0.02 instead of 1.05, and "
+                    "the share of real pairs that have one nearby (coverage), 0.10 instead of 0.49, which "
+                    "other real pairs reach.")
     assert not list(realism.unlike(HARMED)), "nothing is held out, so nothing is known"
 
 

@@ -20,6 +20,7 @@ ALONE = "train on the real pairs alone; "
 CHEAP = f"pasting helps ({GAIN}) and costs next to nothing; painting "
 BETTER = f"painted pairs help more than pasting ({GAIN} against the real pairs alone, {GAIN} against pasting)"
 HELPS = f"painting helps ({GAIN}); "
+HERE = "On these data (all 48 real pairs to train on)"
 NONE = f"{ALONE}neither pasting nor painting was shown to help"
 
 
@@ -60,7 +61,7 @@ def told(pasting: str | None, painting: str | None, better: str | None, size: in
     (None, SUPPORTED, None, f"{HELPS}pasting was not tried")])
 def test_each_branch_of_the_advice(pasting: str | None, painting: str | None, better: str | None,
                                    words: str) -> None:
-    assert told(pasting, painting, better) == f"**On these data (all 48 real pairs): {words}.**"
+    assert told(pasting, painting, better) == f"**{HERE}: {words}.**"
 
 
 def test_where_nothing_can_be_said_the_reason_is() -> None:
@@ -83,7 +84,7 @@ def test_a_part_of_the_pairs_is_called_so() -> None:
 def test_advice_by_sets_in_which_real_pairs_were_replaced_says_so(values: dict, more: str) -> None:
     one = recommendation.Findings(verdict(UNDECIDED), verdict(UNDECIDED), verdict(UNDECIDED))
     p = params.validate({"augment": values})
-    assert recommendation.words(one, 48, 48, p) == f"**On these data (all 48 real pairs): {NONE}.**{more}"
+    assert recommendation.words(one, 48, 48, p) == f"**{HERE}: {NONE}.**{more}"
 
 
 def test_few_generators_and_other_painted_pairs_are_named() -> None:
@@ -92,7 +93,7 @@ def test_few_generators_and_other_painted_pairs_are_named() -> None:
                                   DataType.parse("2-Styled-Paint"), ((kind, verdict(SUPPORTED)),))
     chance = "Of several kinds of painted pairs that were tried, one may seem to help by chance."
     assert recommendation.words(one, 48, 48, PLAIN) == (
-        f"**On these data (all 48 real pairs): painting (2-Filtered-Styled-Paint) helps ({GAIN}); neither "
+        f"**{HERE}: painting (2-Filtered-Styled-Paint) helps ({GAIN}); neither "
         f"pasting nor painting (2-Styled-Paint) was shown to help.** {chance}")
     vain = replace(one, others=((kind, verdict(UNDECIDED)),))
     assert recommendation.words(vain, 48, 48, PLAIN).endswith(
@@ -126,7 +127,7 @@ PLANTED = {"Real/16/": 0.4, "Paste/16/3": 0.4, "2-Styled-Paint/16/3": 0.6, "2-St
 
 def test_the_largest_set_its_largest_ratio_and_the_type_of_the_claims_are_told() -> None:
     words = recommendation.of(run_of(PLANTED, 48))
-    assert words.startswith("**On these data (all 48 real pairs): pasting helps (+0.")
+    assert words.startswith("**On these data (all 48 real pairs to train on): pasting helps (+0.")
     assert "; painting (2-Styled-Paint) " in words, "and neither the filtered ones nor r = 1, which do better"
     small = {name: mean for name, mean in PLANTED.items() if "/16/" in name}
     assert recommendation.of(run_of(small, 48)).startswith(

@@ -18,6 +18,7 @@ ALPHA, POWER = 0.05, 0.8  # two-sided level; probability of detecting the gain w
 CAUTION = 0.8  # the true deviation lies below the cautious one with this probability
 MOST = 1000
 LEAST_IMAGES, LEAST_SEEDS = 20, 3  # for a verdict
+FEW_GROUPS = 10  # patients or sequences of the test images, below which intervals are wide
 # Deviations of the difference in Dice between two networks of chapter 7: of seeds' means, and of images.
 # From a run of kvasir_cpu (200 test images, five seeds, N = 16 and 32): 0.02 to 0.07, and 0.11 to 0.17.
 OF_SEEDS, OF_IMAGES = 0.04, 0.14

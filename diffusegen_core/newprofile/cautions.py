@@ -11,7 +11,6 @@ from diffusegen_core.measures import power
 from diffusegen_core.newprofile.firstlook import SMALL, Folder
 from diffusegen_core.newprofile.fitting import GENERATORS, Fit
 
-FEW_PATIENTS = 10  # in the test images, below which intervals are wide
 MEASURED = 0.05  # the largest mean gain in Dice over real pairs in benchmarks/README.md, rounded
 
 
@@ -61,7 +60,7 @@ def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
         yield ("Test images may be of patients that were trained on: the names do not identify patients. "
                "Identify them with --patients, or use --patients each if every image is of a different "
                "one. If that is not known, treat all scores as too good.")
-    elif data.held and (groups := len({data.patients[name] for name in data.held})) < FEW_PATIENTS:
+    elif data.held and (groups := len({data.patients[name] for name in data.held})) < power.FEW_GROUPS:
         yield f"The test images are of {counted(groups, data.kind)}: intervals for new patients will be wide."
     if p.augment.sizes and (largest := max(p.augment.sizes)) < (train := data.kept(side)[0]):
         yield (f"Synthetic pairs are tried beside {largest} of the {train} pairs to train on, not beside "
@@ -98,9 +97,10 @@ def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
                f"at {side} px a side, which no network learns ({some([printable(name) for name in out])}).")
     elif p.data.min_area is None and (small := data.small(side)):
         what = "region of a class" if len(p.data.classes) > 1 else "lesion"
-        closer = "" if p.data.window else " -p data.window 2 -p data.window_size 32 lets models look closer."
-        yield (f"The smallest lesions will not be learned: {counted(len(small), 'pair')} with a {what} below "
-               f"{SMALL} pixels at {side} px a side.{closer}")
+        closer = ("data.window does not change that: these networks see whole pictures." if p.data.window else
+                  "-p data.window 2 -p data.window_size 32 lets the painting models look closer.")
+        yield (f"Segmentation networks will not learn the smallest lesions: {counted(len(small), 'pair')} "
+               f"with a {what} below {SMALL} pixels at {side} px a side. {closer}")
     if len(p.data.classes) > 1 and p.inpaint.classes is None:
         yield (f"All {len(p.data.classes)} classes are moved and repainted together. To paint one and "
                f"leave the others as they are: -p inpaint.classes '[{printable(p.data.classes[-1])}]'; "

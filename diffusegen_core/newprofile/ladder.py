@@ -85,8 +85,9 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
         "process": {"objective": Line("v"), "variance": Line(
             "posterior", "a learned variance stays grainy after so few images")},
         "train": {
-            "images": Line(images, f"T of each model, about {images // smallest} passes over the smallest "
-                                   f"cluster; at most {PASSES}, as more repeats the pairs"),
+            "images": Line(images, f"T of each model, about {images // smallest} passes over the pairs"
+                                   f"{' of the smallest cluster' if k > 1 else ''}; at most {PASSES}, as "
+                                   "more repeats them"),
             "batch_size": Line(min(rung.batch, smallest),
                                "small batches learn more from the same number of images" if rung.side <=
                                MEASURED else "a GPU would otherwise idle"),
@@ -110,7 +111,7 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             "jump_length": Line(5), "resampling": Line(1), "batch_size": Line(24),
             "precision": Line("bf16" if rung.bf16 else "fp32")},
         "style": {
-            "method": Line("sdedit", "a tenth of the time of guided, and networks learn more from it"),
+            "method": Line("sdedit", "a tenth of the time of guided; at 64 px networks learned more from it"),
             "guidance_scale": Line(1.5), "respacing": Line(calls), "skip": Line(16), "batch_size": Line(8),
             "precision": Line("bf16" if rung.bf16 else "fp32")},
         "gan": {"source": Line(None, "singan trains a GAN per source, about a minute each on two cores")},

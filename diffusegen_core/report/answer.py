@@ -119,7 +119,7 @@ def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | Non
     missed = " ".join(missing(run, [one.question for one in answers]))
     rows = [(one.question, one.verdict, one.basis) for one in answers] or [
         ("All questions", NOT_MADE, "The run has made nothing yet that answers any.")]
-    frame = pd.DataFrame(rows, columns=["question", "verdict on this run", "because"])
+    frame = pd.DataFrame(rows, columns=["question", "answer", "because"])
     return show(frame, name, " ".join(filter(None, [
         _about([one.question for one in answers]), mixed, missed])))
 

@@ -49,8 +49,8 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
              "that the others were painted or pasted into. Models and pasted objects draw on all pairs of "
              "the run, so they may do better than the sources." if ALONE in columns else "")
     mixed = (" A gain is the difference from training on that many real pairs alone, whose Dice is in the "
-             f"first row.{ANEW if ALONE in columns else ''} In the other sets, {mixing(run.params.augment)}; "
-             f"at the largest number for each (r).{untried}"
+             f"first row.{ANEW if ALONE in columns else ''} In the other sets, {mixing(run.params.augment)}"
+             f"{_largest(run)}.{untried}"
              if any(heading.startswith("gain") for heading in columns) else "")
     near = (" The distance from the training images (a Fréchet distance, from equally many images of "
             "each kind) is small where images look alike. Pairs that are not styled keep their surroundings, "
@@ -59,6 +59,13 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     what = f"Key numbers of this run{'; Dice and differences with 95 % intervals' if first else ''}."
     return show(frame, name, f"{what}{tested}{alone}{mixed}{near}"
                              f"{_audited(run, list(columns.get(COPIES, {})))}")
+
+
+def _largest(run: Run) -> str:
+    """At which of several numbers of synthetic pairs for each real one the gains are; "" of one number."""
+    result = run.finished("augment")
+    several = result is not None and result.images["ratio"].nunique() > 1
+    return "; at the largest number for each (r)" if several else ""
 
 
 def gains(run: Run, result: Tested, name: str) -> Table:

@@ -33,6 +33,8 @@ class Tests(NamedTuple):
     images: int
     together: str
     """What several of them are of one of, as "patient"; "" where all are apart, or that is not known."""
+    groups: int = 0
+    """How many of these there are; 0 where all images are apart, or that is not known."""
     gain: float | None = None
     """The least gain that they show, by the spread of the run's own results; None where that is not known."""
 
@@ -75,7 +77,7 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
     if "inpaint" in made:
         yield from _of_places(p)
     if has_networks:
-        yield from _of_networks(p, seeds)
+        yield from _of_networks(p, seeds, tests)
         yield from _of_gains(p, min(seeds.values()), tests)
     random = [name for name, section, chapters in (
         ("clusters", p.cluster, {"cluster"}), ("distances", p.evaluate, {"evaluate"}),
@@ -129,7 +131,7 @@ def _of_gains(p: Params, fewest: int, tests: Tests | None) -> Iterator[str]:
         yield limit
 
 
-def _of_networks(p: Params, seeds: Mapping[str, int]) -> Iterator[str]:
+def _of_networks(p: Params, seeds: Mapping[str, int], tests: Tests | None) -> Iterator[str]:
     """What the segmentation networks cannot say; `seeds` is their number in each chapter."""
     fewest = min(seeds.values())
     some = [f"chapter {NUMBERS[name]}" for name, count in seeds.items() if count == fewest]
@@ -139,6 +141,9 @@ def _of_networks(p: Params, seeds: Mapping[str, int]) -> Iterator[str]:
                f"verdict needs {LEAST_SEEDS} (`segment.seeds`, `augment.seeds`).")
     elif fewest < 2 * LEAST_SEEDS - 1:
         yield f"{networks} were trained with {fewest} seeds: too few to detect small gains."
+    if tests and 0 < tests.groups < power.FEW_GROUPS:
+        yield (f"The {tests.images} test images are of {counted(tests.groups, tests.together)}: intervals "
+               "for others are wide.")
     if p.segment.held_out == "rest" and p.segment.test_count and p.segment.test_count < LEAST_IMAGES:
         yield f"The test set has {p.segment.test_count} images, and a verdict needs {LEAST_IMAGES}."
     if not p.segment.cvc and not p.segment.polypgen:

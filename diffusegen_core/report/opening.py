@@ -66,10 +66,11 @@ def tests(run: Run) -> limits.Tests | None:
             own = claims.own_test(result.images)
             names = set(result.images.loc[result.images["test_set"] == own, "image"])
             groups = next((test.groups for test in result.tests if test.name == own), None)
-            alike = groups is not None and len({groups.of[name] for name in names}) < len(names)
+            apart = len({groups.of[name] for name in names}) if groups else len(names)
+            alike = groups is not None and apart < len(names)
             small = run.finished("augment")
             least = detectable.smallest(small) if small and recommendation.comparable(small) else None
-            return limits.Tests(len(names), groups.kind if groups and alike else "", least)
+            return limits.Tests(len(names), groups.kind if groups and alike else "", apart * alike, least)
     return None
 
 

@@ -20,6 +20,8 @@ from diffusegen_core.report.tables import escaped, number
 from diffusegen_core.run import Run
 
 WORSE = 1.1  # times the value before styling: from here on a distance or a seam counts as larger
+MEANING = {DENSITY: "how densely real pairs surround them",
+           COVERAGE: "the share of real pairs that have one nearby"}
 PLAINLY = 0.1  # share of what held-out real pairs reach, below which pairs plainly do not look real
 
 
@@ -50,7 +52,8 @@ def unlike(result: Evaluated) -> Iterator[str]:
         mine = _means(result, kind)
         known = [name for name in (DENSITY, COVERAGE) if real.get(name, 0) > 0 and name in mine]
         if kind.is_painted and any(mine[name] < PLAINLY * real[name] for name in known):
-            figures = " and ".join(f"{name} {mine[name]:.2f} instead of {real[name]:.2f}" for name in known)
+            figures = ", and ".join(f"{MEANING[name]} ({name}), {mine[name]:.2f} instead of {real[name]:.2f}"
+                                    for name in known)
             yield (f"{sentence(escaped(named(kind)))} do not look like real ones by the figures of "
                    f"chapter 5: {figures}, which other real pairs reach.")
 

@@ -145,7 +145,7 @@ def words(one: Findings, size: int, pairs: int, p: Params) -> str:
         return ""
     if all(verdict.verdict == TOO_LITTLE for verdict in tried):
         return f"**Too little data to say what helps: {needs(tried[0])}.**"
-    where = (f"On these data (all {pairs} real pairs)" if size >= pairs else
+    where = (f"On these data (all {pairs} real pairs to train on)" if size >= pairs else
              f"With {size} of the {pairs} real pairs")
     return " ".join([f"**{where}: {_advice(one, p)}.**", *_limits(one, size, pairs, p)])
 
