@@ -74,6 +74,21 @@ def test_a_class_that_only_some_repetitions_learned_is_told(p: params.Params, co
     assert list(byclass.unlearned(SimpleNamespace(params=p, finished=lambda name: None))) == []
 
 
+def test_the_class_that_is_painted_has_advice_of_its_own():
+    told = {}
+    for classes in (["tumour_2"], ["liver", "tumour_2"], None):
+        p = params.validate({**TWO.model_dump(), "inpaint": {"classes": classes, "within": None}})
+        told[str(classes)] = list(byclass.painted(run_of(p)))
+    [line] = told.pop("['tumour_2']")
+    assert re.fullmatch(
+        r"\*\*For tumour\\_2, which is what was painted, over the 30 test images that show it: train on the "
+        r"real pairs alone; neither pasting nor painting was shown to help; painting did harm \(-0\.10\d .* in "
+        r"tumour\\_2 Dice\)\.\*\*", line)
+    assert list(told.values()) == [[], []], "the mean over all classes says it"
+    assert list(byclass.painted(run_of(p, complete=False))) == []
+    assert list(byclass.painted(SimpleNamespace(params=p, finished=lambda name: None))) == []
+
+
 def test_every_painted_type_that_was_tried_has_a_column():
     run = run_of(TWO)
     images = run.finished("augment").images

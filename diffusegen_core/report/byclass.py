@@ -9,7 +9,7 @@ import pandas as pd
 from diffusegen_core.config.text import counted
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.measures import intervals, overlap
-from diffusegen_core.report import recommendation
+from diffusegen_core.report import claims, recommendation
 from diffusegen_core.report.comparisons import Comparison
 from diffusegen_core.report.naming import mixing, named
 from diffusegen_core.report.rule import LEARNED
@@ -42,6 +42,24 @@ def table(run: Run, name: str = "front-classes") -> Table | None:
         "the gain over it, with 95 % intervals. A class with a Dice near 0 was not learned at all. In the "
         f"other sets, {mixing(run.params.augment)}. The sentence above is about the mean over the classes "
         "and over all images, where a class that is neither present nor predicted counts as 1."))
+
+
+def painted(run: Run) -> Iterator[str]:
+    """What to do for each class that is painted where others are left as they are, whose Dice says nothing of
+    it: over the test images that show it, in the largest set of chapter 7."""
+    result, p = run.finished("augment"), run.params
+    some = set(p.inpaint.classes or p.data.classes)
+    if result is None or some == set(p.data.classes) or not recommendation.comparable(result):
+        return
+    size = int(result.images["size"].max())
+    tried = recommendation.asked(result, size)
+    columns = overlap.of_classes(len(p.data.classes)) if tried.pasting or tried.painting else []
+    for place, (called, column) in enumerate(zip(p.data.classes, columns, strict=False)):
+        if called in some:
+            shown = _showing(result, claims.own_test(result.images), place)
+            found = recommendation.findings(result, size, p, shown, column)
+            yield (f"**For {escaped(called)}, which is what was painted, over the {shown['image'].nunique()} "
+                   f"test images that show it: {recommendation.advice(found, p)}.**")
 
 
 def unlearned(run: Run) -> Iterator[str]:

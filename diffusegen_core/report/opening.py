@@ -96,8 +96,9 @@ def _answers(run: Run) -> str:
         return ""
     table = answer.table(run, "front-answers", verdicts)
     classes = byclass.table(run)
-    return "\n\n".join(filter(None, [recommendation.of(run), *byclass.unlearned(run), *realism.lines(run),
-                                     classes._repr_markdown_() if classes else "", table._repr_markdown_()]))
+    parts = [recommendation.of(run), *byclass.painted(run), *byclass.unlearned(run), *realism.lines(run),
+             classes._repr_markdown_() if classes else "", table._repr_markdown_()]
+    return "\n\n".join(filter(None, parts))
 
 
 def _numbers(run: Run) -> str:

@@ -7,12 +7,13 @@ been selected on the test images.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import PASTE, PASTED, REAL, DataType
+from diffusegen_core.measures import overlap
 from diffusegen_core.report import claims, comparisons, naming
 from diffusegen_core.report.comparisons import Comparison, Net
 from diffusegen_core.report.naming import captioned, named, sentence
@@ -121,10 +122,13 @@ def gain(run: Run, result: Tested, kind: DataType) -> tuple[int, str] | None:
     return size, f"{_numbers(verdict, run.params)}: {verdict.words}"
 
 
-def findings(result: Tested, size: int, p: Params) -> Findings:
-    """The verdicts on what is `asked`."""
+def findings(result: Tested, size: int, p: Params, images: pd.DataFrame | None = None,
+             measure: str = HELP.measure) -> Findings:
+    """The verdicts on what is `asked`, from these rows of the result's images, by one of their columns."""
+    rows = result.images if images is None else images
+
     def verdict(one: Comparison | None) -> Verdict | None:
-        return judged(result, result.images, one, p) if one else None
+        return judged(result, rows, replace(one, claim=replace(HELP, measure=measure)), p) if one else None
 
     one = asked(result, size)
     others = ((kind, verdict(each)) for kind, each in one.others)
@@ -144,14 +148,17 @@ def words(one: Findings, size: int, pairs: int, p: Params) -> str:
     if not tried:
         return ""
     if all(verdict.verdict == TOO_LITTLE for verdict in tried):
-        return f"**Too little data to say what helps: {needs(tried[0])}.**"
+        return f"**{sentence(advice(one, p))}.**"
     where = (f"On these data (all {pairs} real pairs to train on)" if size >= pairs else
              f"With {size} of the {pairs} real pairs")
-    return " ".join([f"**{where}: {_advice(one, p)}.**", *_limits(one, size, pairs, p)])
+    return " ".join([f"**{where}: {advice(one, p)}.**", *_limits(one, size, pairs, p)])
 
 
-def _advice(one: Findings, p: Params) -> str:
-    """What helps, and what was not shown to."""
+def advice(one: Findings, p: Params) -> str:
+    """What helps, and what was not shown to, as MyST; of what was tried, which is something."""
+    tried = [verdict for verdict in (one.pasting, one.painting) if verdict]
+    if all(verdict.verdict == TOO_LITTLE for verdict in tried):
+        return f"too little data to say what helps: {needs(tried[0])}"
     kind = f"painting ({one.painted})" if one.others else "painting"
     if _is(one.better, SUPPORTED) and (_is(one.painting, SUPPORTED) or _is(one.pasting, SUPPORTED)):
         return (f"painted pairs help more than pasting ({_numbers(one.painting, p)} against the real pairs "
@@ -170,15 +177,15 @@ def _advice(one: Findings, p: Params) -> str:
         return f"{kind} helps ({_numbers(one.painting, p)}); {beside}"
     others = {f"painting ({other})": verdict for other, verdict in one.others}
     names = {"pasting": one.pasting, kind: one.painting, **others}
-    tried = {name: verdict for name, verdict in names.items() if verdict}
-    helping = [f"{name} helps ({_numbers(verdict, p)})" for name, verdict in tried.items()
+    judged_by_name = {name: verdict for name, verdict in names.items() if verdict}
+    helping = [f"{name} helps ({_numbers(verdict, p)})" for name, verdict in judged_by_name.items()
                if verdict.verdict == SUPPORTED]
     vain = [str(kind) for kind, verdict in ((one.painted, one.painting), *one.others)
             if verdict and verdict.verdict != SUPPORTED]
     failed = [*(["pasting"] if one.pasting and not _is(one.pasting, SUPPORTED) else []),
               *([f"painting ({', '.join(vain)})" if one.others else "painting"] if vain else [])]
     none = f"neither {' nor '.join(failed)} was" if len(failed) > 1 else f"{failed[0]} was not"
-    harm = [f"{name} did harm ({_numbers(verdict, p)})" for name, verdict in tried.items()
+    harm = [f"{name} did harm ({_numbers(verdict, p)})" for name, verdict in judged_by_name.items()
             if verdict.verdict == REFUTED]
     return "; ".join([*(helping or ["train on the real pairs alone"]), f"{none} shown to help", *harm])
 
@@ -208,4 +215,6 @@ def _numbers(verdict: Verdict | None, p: Params) -> str:
     """As "+0.040 [+0.020, +0.060] in nodule Dice", as MyST."""
     assert verdict is not None, "what is told has been compared"
     numbers = with_interval(verdict.difference, verdict.low, verdict.high, HELP.digits)
-    return f"{escaped(numbers)} in {captioned(p)}"
+    columns = dict(zip(overlap.of_classes(len(p.data.classes)), p.data.classes, strict=False))
+    called = columns.get(verdict.claim.measure)
+    return f"{escaped(numbers)} in {f'{escaped(called)} Dice' if called else captioned(p)}"
