@@ -559,7 +559,7 @@ def test_the_first_answers_are_of_the_largest_set_as_the_advice_above_them_is(
     assert pasting.basis.startswith("training on 90 real pairs, ")
     assert "; the other comparisons: 1 worse than pasting with fewer real pairs (" in pasting.basis
     assert recommendation.of(run).startswith(
-        "**On these data (all 90 real pairs to train on): painted pairs help more")
+        "**On these data (all 90 real training pairs): painted pairs help more")
     small = claims.overall(claims.judge(images, 300, 0))[paperclaims.PASTING]
     assert small == rule.REFUTED, "chapter 8 still asks for all comparisons"
 

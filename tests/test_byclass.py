@@ -82,8 +82,8 @@ def test_the_class_that_is_painted_has_advice_of_its_own():
     [line] = told.pop("['tumour_2']")
     assert re.fullmatch(
         r"\*\*For tumour\\_2, which is what was painted, over the 30 test images that show it: train on the "
-        r"real pairs alone; neither pasting nor painting was shown to help; painting did harm \(-0\.10\d .* in "
-        r"tumour\\_2 Dice\)\.\*\*", line)
+        r"real pairs alone; neither pasting nor painting was shown to help; painting did harm \(-0\.10\d .* "
+        r"in tumour\\_2 Dice\)\.\*\*", line)
     assert list(told.values()) == [[], []], "the mean over all classes says it"
     assert list(byclass.painted(run_of(p, complete=False))) == []
     assert list(byclass.painted(SimpleNamespace(params=p, finished=lambda name: None))) == []

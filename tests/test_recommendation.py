@@ -20,7 +20,7 @@ ALONE = "train on the real pairs alone; "
 CHEAP = f"pasting helps ({GAIN}) and costs next to nothing; painting "
 BETTER = f"painted pairs help more than pasting ({GAIN} against the real pairs alone, {GAIN} against pasting)"
 HELPS = f"painting helps ({GAIN}); "
-HERE = "On these data (all 48 real pairs to train on)"
+HERE = "On these data (all 48 real training pairs)"
 NONE = f"{ALONE}neither pasting nor painting was shown to help"
 
 
@@ -127,7 +127,7 @@ PLANTED = {"Real/16/": 0.4, "Paste/16/3": 0.4, "2-Styled-Paint/16/3": 0.6, "2-St
 
 def test_the_largest_set_its_largest_ratio_and_the_type_of_the_claims_are_told() -> None:
     words = recommendation.of(run_of(PLANTED, 48))
-    assert words.startswith("**On these data (all 48 real pairs to train on): pasting helps (+0.")
+    assert words.startswith("**On these data (all 48 real training pairs): pasting helps (+0.")
     assert "; painting (2-Styled-Paint) " in words, "and neither the filtered ones nor r = 1, which do better"
     small = {name: mean for name, mean in PLANTED.items() if "/16/" in name}
     assert recommendation.of(run_of(small, 48)).startswith(

@@ -149,7 +149,7 @@ def words(one: Findings, size: int, pairs: int, p: Params) -> str:
         return ""
     if all(verdict.verdict == TOO_LITTLE for verdict in tried):
         return f"**{sentence(advice(one, p))}.**"
-    where = (f"On these data (all {pairs} real pairs to train on)" if size >= pairs else
+    where = (f"On these data (all {pairs} real training pairs)" if size >= pairs else
              f"With {size} of the {pairs} real pairs")
     return " ".join([f"**{where}: {advice(one, p)}.**", *_limits(one, size, pairs, p)])
 
