@@ -15,7 +15,7 @@ from diffusegen_core import kernels, watchdog
 from diffusegen_core.config import devices
 from diffusegen_core.config.environment import environment
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import Params, home, plain
+from diffusegen_core.config.params import Params, plain, relative
 from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.parallel import progress
 from diffusegen_core.planning.preflight import PAGES
@@ -112,7 +112,7 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
         with (environment({IN_A_SHELL: "1"}), kernels.private() as private,
               watchdog.watch(private, running, stacks)):
             papermill.execute_notebook(
-                str(notebook), str(running), {"profile": _told(run.folder), "changes": {}},
+                str(notebook), str(running), {"profile": relative(run.folder), "changes": {}},
                 config=kernels.settings(private), kernel_name=KERNEL, start_timeout=kernels.START,
                 progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     except PapermillExecutionError as error:
@@ -161,12 +161,6 @@ def _set_aside(path: Path, run: Run) -> None:
     aside = run.folder / ASIDE / "notebooks" / f"{path.stem}-{files.sha256(path)[:16]}.ipynb"
     aside.parent.mkdir(parents=True, exist_ok=True)
     path.replace(aside)
-
-
-def _told(folder: Path) -> str:
-    """The run folder as passed to a notebook: relative if possible, so that a page does not show this
-    machine's paths to others."""
-    return str(folder.relative_to(home())) if folder.is_relative_to(home()) else str(folder)
 
 
 def _failed(running: Path) -> Path:

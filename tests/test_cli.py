@@ -95,6 +95,10 @@ def test_run_executes_every_chapter_under_the_lock_and_builds_the_book(
     assert executed == [*((name, p) for name in NAMES), ("book", p.folder)]
     assert f"The book: {p.folder / 'index.html'}" in result.stdout
     assert Run.open(p.folder).params == p
+    assert "Next: " not in result.stdout
+    part = call("run", profile, "--to", "3")
+    again = f"diffusegen run {p.folder}/params.yaml"
+    assert part.stdout.endswith(f"Next: `{again}` makes the rest, and keeps what is made.\n")
 
 
 def test_overrides_take_a_key_and_a_value_and_may_be_repeated(profile: Path, executed: list, tmp_path: Path):

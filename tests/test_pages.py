@@ -10,7 +10,7 @@ import pytest
 import yaml
 from test_cli import NAMES, call, write_notebook
 
-from diffusegen_core import Run, cli, cli_runs, notebooks
+from diffusegen_core import Run, cli, cli_params, cli_runs, notebooks
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.report import book, front
@@ -167,6 +167,16 @@ def test_a_plan_begins_with_its_total_and_ends_with_the_next_command(tmp_path: P
     assert lines[-1].startswith(f"Next: `diffusegen run {profile} -p train.images 40`; ")
 
 
+def test_a_plan_of_a_run_that_is_there_tells_what_is_left(nano_run: Run, tmp_path: Path):
+    profile, place = nano_run.folder / "params.yaml", nano_run.folder
+    lines = call("plan", profile, "--seconds", "0").stdout.splitlines()
+    assert lines[-1] == f"All of this is made in {place}. Next: `diffusegen book {place}` builds the book."
+    (place / "style").rename(tmp_path / "style")
+    *_, there, _, following = call("plan", profile, "--seconds", "0").stdout.splitlines()
+    assert there.startswith(f"A part of this is made in {place}, and `diffusegen run` makes only the rest: ")
+    assert following.startswith(f"Next: `diffusegen run {profile}`; ")
+
+
 @pytest.mark.parametrize(("words", "goes_on"), [
     (("run", "x.yaml"), True), (("run", "x.yaml", "--dry-run"), False), (("plan", "x.yaml"), False),
     (("compare", "a", "b"), False), (("paint", "a", "b.png"), True), (("status",), False)])
@@ -176,6 +186,7 @@ def test_only_what_keeps_something_says_that_it_goes_on(monkeypatch: pytest.Monk
     def interrupted(text: str) -> None:
         raise KeyboardInterrupt
     monkeypatch.setattr(cli, "tell", interrupted)
+    monkeypatch.setattr(cli_params, "tell", interrupted)
     monkeypatch.setattr(cli_runs, "tell", interrupted)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(nano))

@@ -139,7 +139,7 @@ def make(workspace: Workspace, artifact: Artifact, title: str, jobs: Sequence[Jo
             batch = mine[first:first + batch_size]
             items.append(fanout.Item(f"{model}, {batch[0].name} to {batch[-1].name}", workspace, {
                 "jobs": batch, "keys": [keys[job.name] for job in batch], "folder": folder, **arguments}))
-    fanout.run(work, items, title)
+    fanout.run(work, items, f"{title}{workspace.whose}")
     rows = [_kept(folder, job.name) for job in jobs]
     others = extra(folder, rows) if extra else []
     _finish(artifact, folder, rows, columns, others, facts or {})

@@ -25,6 +25,11 @@ class Workspace:
     number: int = 0
     """The generator that this workspace belongs to; 0 also for what exists once in a run."""
 
+    @property
+    def whose(self) -> str:
+        """The generator in words, for progress: " of generator 1"; "" for the first, 0."""
+        return f" of generator {self.number}" if self.number else ""
+
     def artifact(self, name: str, recipe: Recipe) -> Artifact:
         """The artifact whose place is the folder `name` of the run."""
         return Artifact(self.folder, name, recipe, self.writable, self.again)
