@@ -99,7 +99,10 @@ def run(
     insecure: Annotated[bool, typer.Option(
         "--insecure", help="Accept an unencrypted --scheduler that others can reach.")] = False,
 ) -> None:
-    """Execute the chapters of a run, reusing what is finished, and build the book."""
+    """Execute the chapters of a run, reusing what is finished, and build the book.
+
+    Chapters that are up to date are not executed again, unless --only names them.
+    """
     if dry_run:
         _call.resumes = False
     this = run_of(profile, overrides or [], f"Looking at what is finished of {profile}; nothing is made"
@@ -138,8 +141,12 @@ def run(
                 this.make("data")
                 preflight.refuse_miscounted(this, chapters)
         rates = {} if shared else pace.known(this.params)
+        complete = set() if only else notebooks.complete(this)
         with Display(this, chapters, rates) as display:
             for notebook, name in zip(chosen, chapters, strict=True):
+                if name in complete and notebooks.kept(notebook, this):
+                    display.up_to_date(notebook.stem, name)
+                    continue
                 with display.chapter(notebook.stem, name), _telling_how_far_back(this, name, shared):
                     notebooks.execute(notebook, this)
         if book:

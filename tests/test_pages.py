@@ -137,6 +137,82 @@ def test_tracking_makes_no_page_another(nano_params: Params):
     assert notebooks.executed(other) == [page]
 
 
+# ---- chapters that are up to date
+
+@pytest.fixture
+def paged(nano_run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, list[str]]:
+    """A whole run with a page of every chapter, no network of which counts as failed, and a list of the
+    chapters that are executed from then on."""
+    done: list[str] = []
+
+    def execute(source: str, target: str, *_: object, **__: object) -> None:
+        done.append(Path(source).stem)
+        shutil.copy(source, target)
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.setattr(notebooks, "_any_failed", lambda grid: False)  # as two have
+    for notebook in notebooks.every():
+        notebooks.execute(notebook, nano_run)
+    done.clear()
+    return nano_run, done
+
+
+def again(run: Run, *words: object) -> list[str]:
+    """What the command says that is no line of a chapter that it executes."""
+    result = call("run", run.folder / "params.yaml", "--no-book", *words)
+    assert result.exit_code == 0, result.exception
+    return [line for line in result.stderr.splitlines() if line.endswith(" of 8") and "up to date" in line]
+
+
+def test_chapters_that_are_up_to_date_are_not_executed_again(paged: tuple[Run, list[str]]):
+    run, done = paged
+    before = {path: path.read_bytes() for path in (run.folder / "notebooks").glob("*.ipynb")}
+    assert again(run) == [f"{name}: up to date, {number} of 8" for number, name in enumerate(NAMES, 1)]
+    assert done == []
+    again(run, "--only", "style")
+    assert done == [NAMES[3]], "who names a chapter wants it"
+    assert {path: path.read_bytes() for path in (run.folder / "notebooks").glob("*.ipynb")} == before
+
+
+def test_a_parameter_of_a_later_chapter_executes_no_earlier_one(paged: tuple[Run, list[str]]):
+    run, done = paged
+    again(run, "-p", "augment.alpha", "0.7", "--to", "6")
+    assert done == []
+    assert not (run.folder / ASIDE / "notebooks").exists()
+    told = [notebooks._told_params(run.folder / "notebooks" / f"{name}.ipynb") for name in NAMES]
+    assert [one["augment"]["alpha"] for one in told] == [*[0.7] * 6, *[run.params.augment.alpha] * 2]
+    assert all(ownpages.own(page, page.read_bytes()) for page in (run.folder / "notebooks").glob("*.ipynb"))
+
+
+def test_what_a_page_shows_decides_whether_it_is_executed_again(paged: tuple[Run, list[str]],
+                                                                monkeypatch: pytest.MonkeyPatch):
+    run, done = paged
+    pages = run.folder / "notebooks"
+    stamp = next((run.folder / "style").rglob(STAMP))
+    stamp.write_text(stamp.read_text().replace('"seconds": ', '"seconds": 1'))  # as if it was made again
+    again(run)
+    assert done == NAMES[3:], "what an earlier chapter shows is as it was"
+    done.clear()
+    (pages / f"{NAMES[1]}.ipynb").unlink()
+    (pages / f"{NAMES[2]}.ipynb").write_text((pages / f"{NAMES[2]}.ipynb").read_text() + " ")
+    again(run)
+    assert done == NAMES[1:3], "one is gone, one was edited"
+    done.clear()
+    monkeypatch.setattr(notebooks, "_program", lambda: "another")
+    again(run)
+    assert done == NAMES, "another program may show something else"
+
+
+def test_what_is_to_do_is_no_chapter_that_is_left_alone(paged: tuple[Run, list[str]],
+                                                        monkeypatch: pytest.MonkeyPatch):
+    run, _ = paged
+    assert notebooks.complete(run) == set(map(notebooks.chapter_of, notebooks.every()))
+    assert notebooks.complete(Run(run.params.model_copy(update={"tracking": "mlflow"}))) == set()
+    monkeypatch.undo()
+    assert notebooks.complete(run) & {"segment", "augment"} == set(), "networks that failed are tried again"
+    shutil.rmtree(run.folder / "style")
+    assert notebooks.complete(run) == {"cluster", "train", "inpaint"}
+
+
 # ---- what commands say at once
 
 @pytest.mark.parametrize(("words", "says"), [

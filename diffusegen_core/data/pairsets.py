@@ -21,8 +21,8 @@ from diffusegen_core.data import dataset, planes
 from diffusegen_core.data.types import DataType
 from diffusegen_core.parallel import fanout
 from diffusegen_core.store import files, lock
-from diffusegen_core.store.artifacts import GENERATORS, Artifact, Recipe, key
-from diffusegen_core.store.stamps import Stamp, read_stamp
+from diffusegen_core.store.artifacts import Artifact, Recipe, key
+from diffusegen_core.store.stamps import GENERATORS, Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 KINDS = ("images", "masks")

@@ -98,6 +98,11 @@ class Display:
         then = f"; {about(left)} left" if left and len(self.finished) < len(self.chapters) else ""
         self._say(f"{title}: finished in {duration(self.finished[name])}{then}")
 
+    def up_to_date(self, title: str, name: str) -> None:
+        """Say that a chapter has nothing to do."""
+        self.finished[name] = 0.0
+        self._say(f"{title}: up to date, {len(self.finished)} of {len(self.chapters)}")
+
     def _watch(self) -> None:
         told = time.monotonic()
         while not self.ended.wait(LOOK):

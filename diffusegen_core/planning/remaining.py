@@ -17,7 +17,7 @@ from diffusegen_core.planning import flops, plan
 from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import GENERATED, GRIDS, Run
 from diffusegen_core.store import files, stamps
-from diffusegen_core.store.artifacts import GENERATORS, NotMadeError, OutdatedError, key
+from diffusegen_core.store.artifacts import NotMadeError, OutdatedError, key
 
 WORK = "work.json"  # in the run folder: the counted work, as counting takes seconds
 COLUMNS = ["chapter", "work", "kind", "items", "flop"]
@@ -227,7 +227,6 @@ def took(folder: Path) -> dict[str, float]:
     """Seconds that the artifacts in place in a run folder took to make, by the folder of their chapter."""
     spent: dict[str, float] = {}
     for place, stamp in stamps.in_place(folder):
-        parts = place.relative_to(folder).parts
-        name = parts[2] if parts[0] == GENERATORS and len(parts) > 2 else parts[0]
+        name = stamps.made_by(place.relative_to(folder))
         spent[name] = spent.get(name, 0.0) + float(stamp["seconds"])
     return spent

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusegen_core.store import lock, moves, seeds
-from diffusegen_core.store.artifacts import GENERATORS, Artifact, Recipe
+from diffusegen_core.store.artifacts import Artifact, Recipe
+from diffusegen_core.store.stamps import GENERATORS
 
 
 @dataclass(frozen=True)
