@@ -27,6 +27,9 @@ help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
 
 env: $(READY)
+	@echo "$(VENV) is set up. Next: source $(BIN)/activate, and then"
+	@echo "  diffusegen new path/to/pairs   for data of your own, or"
+	@echo "  make book                      for a run on phantoms"
 
 book: $(READY)
 	@$(BIN)/diffusegen run params/smoke.yaml --workers 2

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import shlex
 import signal
 import sys
 import time
@@ -19,9 +18,9 @@ from diffusegen_core import __version__
 from diffusegen_core.cli_data import data_app
 from diffusegen_core.cli_export import export
 from diffusegen_core.cli_new import new
-from diffusegen_core.cli_params import KeyValue, Overrides, RunFolder, changes_of, tell
+from diffusegen_core.cli_params import KeyValue, Overrides, RunFolder, changes_of, run_of, tell
 from diffusegen_core.cli_review import review_app
-from diffusegen_core.cli_runs import clean, compare, status
+from diffusegen_core.cli_runs import clean, compare, plan, status
 from diffusegen_core.config.errors import UserError, printable_lines
 from diffusegen_core.config.text import counted
 
@@ -56,6 +55,7 @@ app.add_typer(data_app, name="data")
 app.command()(export)
 for command in (status, clean, compare):
     app.command()(command)
+app.command(cls=KeyValue)(plan)
 app.command(cls=KeyValue)(new)
 app.add_typer(review_app, name="review")
 
@@ -99,16 +99,20 @@ def run(
     insecure: Annotated[bool, typer.Option(
         "--insecure", help="Accept an unencrypted --scheduler that others can reach.")] = False,
 ) -> None:
-    """Execute the chapters of a run, reusing what is finished, and build the book."""
+    """Execute the chapters of a run, reusing what is finished, and build the book.
+
+    Chapters that are up to date are not executed again, unless --only names them.
+    """
     if dry_run:
         _call.resumes = False
-    this = _run(profile, overrides or [], f"Looking at what is finished of {profile}; nothing is made"
+    this = run_of(profile, overrides or [], f"Looking at what is finished of {profile}; nothing is made"
                 if dry_run else f"Checking {profile}, and what its chapters need")
     # Imported only now, because they take seconds, and a wrong key is answered at once.
     from diffusegen_core import notebooks
     from diffusegen_core.config import devices
     from diffusegen_core.parallel import fanout, machines
     from diffusegen_core.planning import pace, preflight
+    from diffusegen_core.planning import status as standing
     from diffusegen_core.planning.display import Display
     from diffusegen_core.store import lock, ownparams
     chosen = notebooks.choose(first, last, only or [])
@@ -137,38 +141,19 @@ def run(
                 this.make("data")
                 preflight.refuse_miscounted(this, chapters)
         rates = {} if shared else pace.known(this.params)
+        complete = set() if only else notebooks.complete(this)
         with Display(this, chapters, rates) as display:
             for notebook, name in zip(chosen, chapters, strict=True):
+                if name in complete and notebooks.kept(notebook, this):
+                    display.up_to_date(notebook.stem, name)
+                    continue
                 with display.chapter(notebook.stem, name), _telling_how_far_back(this, name, shared):
                     notebooks.execute(notebook, this)
         if book:
             _build_book(this)
     preflight.refuse_failed(this, chapters)
-
-
-@app.command(cls=KeyValue)
-def plan(
-    profile: Annotated[Path, typer.Argument(help="A parameter file, such as params/paper.yaml.")],
-    overrides: Overrides = None,
-    seconds: Annotated[float, typer.Option(
-        help="About how many seconds to measure the device; at most 3600; 0 leaves out the times.")] = 20.0,
-) -> None:
-    """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
-    measuring = f", then measuring this device for {seconds:g} s" if seconds else ""
-    p = _run(profile, overrides or [], f"Counting the work of {profile}{measuring}").params
-    # Imported only now, because they take seconds.
-    from diffusegen_core.planning import plan as planning
-    from diffusegen_core.planning import preflight
-    typer.echo(planning.make(p, seconds).text)
-    for note in preflight.notes(p):
-        typer.echo(printable_lines(f"\n{note}"))
-    if problems := preflight.problems(p):
-        typer.echo("\nAs things are, `diffusegen run` refuses these parameters:")
-        typer.echo(printable_lines("\n".join(problems)))
-    given = "".join(f" -p {key} {shlex.quote(value)}" for key, _, value in
-                    (text.partition("=") for text in overrides or []))
-    typer.echo(f"\nNext: {'fix that, then ' if problems else ''}`diffusegen run {profile}{given}`; "
-               "`diffusegen status` shows how far it has got.")
+    if len(chosen) < len(notebooks.every()) and (then := standing.unfinished(this)):
+        typer.echo(printable_lines(then))
 
 
 @app.command()
@@ -290,17 +275,6 @@ def _telling_how_far_back(this: "Run", chapter: str, shared: bool) -> Iterator[N
             _call.behind = (", a model in training from its last checkpoint, at most "
                             f"train.checkpoint_every = {this.params.train.checkpoint_every} steps back")
         raise
-
-
-def _run(profile: Path, overrides: list[str], doing: str) -> "Run":
-    """The run of a profile, with some parameters overridden as KEY=VALUE; it prints `doing` first."""
-    from diffusegen_core.config import params
-    changes = changes_of(overrides)
-    path = params.profile_file(profile)
-    params.validate(params.merged({**params.load(path), "profile": path.stem}, changes))
-    tell(doing)
-    from diffusegen_core.run import Run  # it takes seconds, and a wrong key is answered at once
-    return Run.create(profile, changes)
 
 
 @contextlib.contextmanager

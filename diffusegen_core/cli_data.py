@@ -1,13 +1,20 @@
 """The commands `diffusegen data ...`: check, fetch or draw image+mask pairs."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diffusegen_core.cli_params import KeyValue, Overrides, changes_of
 from diffusegen_core.config.data import PHANTOMS
 from diffusegen_core.config.errors import UserError, printable
+from diffusegen_core.config.text import counted
+
+if TYPE_CHECKING:
+    from diffusegen_core.config.data import Data
+    from diffusegen_core.data.checkup import Checkup
 
 data_app = typer.Typer(no_args_is_help=True, help="Check, fetch or draw image+mask pairs.")
 
@@ -50,10 +57,40 @@ def data_check(
     settings = params.typed(Data, given, "Parameters: data")
     made = checkup.checkup(there, clusters, settings)
     if read_by:
-        typer.echo(printable(f"Read by --images '{read_by['images']}' --masks '{read_by['masks']}'; for a "
-                             "run, set data.images and data.masks."))
+        typer.echo(printable(f"Read by --images '{read_by['images']}' --masks '{read_by['masks']}', as `new` "
+                             "does; in a parameter file of your own, set data.images and data.masks."))
+    made = _with_prospects(made, settings)
     typer.echo("\n".join(map(printable, (made.text if whole else made.brief).split("\n"))))
     raise typer.Exit(1 if made.report.problems else 0)
+
+
+def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":
+    """The same with a line on patients where these are unknown, and one on whether the pairs are enough for a
+    verdict."""
+    from diffusegen_core.data.checkup import LOOK, OK
+    from diffusegen_core.measures.power import LEAST_IMAGES
+    from diffusegen_core.newprofile import guesses
+    from diffusegen_core.newprofile.firstlook import SHARES
+    lines: list[tuple[str, str, str]] = []
+    if not any(subject == "patients" for _, subject, _ in made.lines):
+        guess = guesses.patients(replace(made.report, pairs=made.seen.listed))
+        if guess:
+            by_names = made.told_patients(settings.model_copy(update={"patients": guess}))
+            lines = [(LOOK, subject, words.replace("by data.patients", "guessed from the images' names, as "
+                      "`new` does; --patients says otherwise")) for _, subject, words in by_names.lines
+                     if subject == "patients"]
+            made = replace(by_names, lines=[line for line in by_names.lines if line[1] != "patients"])
+        else:
+            lines = [(LOOK, "patients", "unknown: if several images are of one patient, say how to tell "
+                                        "patients apart (--patients), or scores will be too good")]
+    if count := len(made.report.pairs):
+        least = math.ceil(LEAST_IMAGES / max(SHARES))
+        few = (f", too few for a verdict: it needs {LEAST_IMAGES} test images, and `new` holds out at most "
+               f"{max(SHARES):.0%}, unless told to (-p data.holdout)")
+        enough = f", enough to hold out the {LEAST_IMAGES} test images that a verdict needs"
+        lines.append((OK, "number", f"{count} pairs{enough}") if count >= least else
+                     (LOOK, "number", f"{counted(count, 'pair')}{few}"))
+    return replace(made, lines=[*made.lines, *lines])
 
 
 @data_app.command("fetch")

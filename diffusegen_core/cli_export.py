@@ -24,10 +24,11 @@ def export(
     to: Annotated[Target, typer.Option(
         help="Pairs for nnU-Net v2, COCO, Hugging Face datasets, MONAI, or a plain folder; or the models.")],
     out: Annotated[Path | None, typer.Option(
-        metavar="DIR", help="A new folder; by default RUN-FORMAT, for nnU-Net Dataset501_RUN.")] = None,
+        metavar="DIR", help="A new folder; by default exports/RUN-FORMAT, for nnU-Net "
+                            "exports/Dataset501_RUN.")] = None,
     types: Annotated[str | None, typer.Option(
-        metavar="TYPE,...", help="Data types, such as 2-Styled-Paint,GAN; by default the styled pairs, "
-                                 "filtered where there is a filter.")] = None,
+        metavar="TYPE,...", help="Data types, such as 2-Styled-Paint,GAN, or Real for real pairs alone; by "
+                                 "default the styled pairs, filtered where there is a filter.")] = None,
     real: Annotated[bool, typer.Option("--real/--no-real", help="Include the real pairs.")] = True,
     native: Annotated[bool, typer.Option(
         "--native", help="At the size of each pair's own files instead of the run's.")] = False,
@@ -43,13 +44,13 @@ def export(
 ) -> None:
     """Write the pairs of a run as a dataset for other programs, or its models, with a card.
 
-    Pairs are numbered: a file beside the folder, which is not to be shared, lists their names in the run.
-    What is not finished is not made, and no file is overwritten.
+    By default that is the real pairs and the styled ones, whatever chapter 7 found; the last lines say what
+    that was. Pairs are numbered: a file beside the folder, which is not to be shared, lists their names in
+    the run. What is not finished is not made, and no file is overwritten.
     """
     from diffusegen_core.config.errors import UserError, printable
-    from diffusegen_core.exports import choosing, exporting
+    from diffusegen_core.exports import exporting, remarks
     from diffusegen_core.exports.cases import TEST
-    from diffusegen_core.report import recommendation
     from diffusegen_core.run import Run
     if to is Target.MODELS:
         if types is not None or not real or native or generators or by_class or keep_names or held_out:
@@ -67,16 +68,8 @@ def export(
     counts = Counter("held-out" if case.split == TEST else case.data_type.name for case in chosen.cases)
     typer.echo(f"{', '.join(f'{count} {kind}' for kind, count in counts.items())} pairs: "
                f"{printable(str(place))}")
-    if others := choosing.others(chosen):
-        typer.echo(f"Not exported: {', '.join(others)}; choose with --types.")
-    if not native:
-        side = chosen.run.params.data.image_size
-        typer.echo(f"Images are {side} x {side} pixels, as in the run; --native exports the size of your "
-                   "files.")
-    if chosen.sets and (found := recommendation.in_words(chosen.run)):
-        typer.echo(printable(f"What chapter 7 found: {found}"))
-    if chosen.sets and real:
-        typer.echo("To export the real pairs alone: --types Real.")
+    for line in remarks.lines(chosen):
+        typer.echo(printable(line))
     typer.echo(f"Fill in the licence of the data: {printable(str(place / exporting.CARD))}")
     beside = printable(str(exporting.names_of(place)))
     typer.echo("File names and origins.csv have the names of the run's images (--keep-names): see that these "

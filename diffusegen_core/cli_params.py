@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from diffusegen_core.config.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusegen_core.run import Run
 
 Overrides = Annotated[list[str] | None, typer.Option(
     "-p", metavar="KEY VALUE", help="A parameter, such as -p train.images 7000; may be repeated.")]
@@ -43,3 +46,14 @@ def changes_of(overrides: Sequence[str]) -> dict[str, Any]:
 def tell(text: str) -> None:
     """Say what a command is about to do, before it imports what takes seconds."""
     typer.echo(f"{text} ...", err=True)
+
+
+def run_of(profile: Path, overrides: list[str], doing: str) -> "Run":
+    """The run of a profile, with some parameters overridden as KEY=VALUE; it prints `doing` first."""
+    from diffusegen_core.config import params
+    changes = changes_of(overrides)
+    path = params.profile_file(profile)
+    params.validate(params.merged({**params.load(path), "profile": path.stem}, changes))
+    tell(doing)
+    from diffusegen_core.run import Run  # it takes seconds, and a wrong key is answered at once
+    return Run.create(profile, changes)

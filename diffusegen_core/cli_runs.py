@@ -1,11 +1,12 @@
-"""The commands that look at runs: `diffusegen status`, `clean` and `compare`."""
+"""The commands that look at runs: `diffusegen plan`, `status`, `clean` and `compare`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from diffusegen_core.cli_params import RunFolder, tell
+from diffusegen_core.cli_params import Overrides, RunFolder, run_of, tell
 from diffusegen_core.config.errors import printable, printable_lines
 
 
@@ -25,6 +26,38 @@ def status(
     from diffusegen_core.run import Run
     for line in standing.text(Run.open(folder), str(folder), verify, seconds) if folder else standing.every():
         typer.echo(printable_lines(line))
+
+
+def plan(
+    profile: Annotated[Path, typer.Argument(help="A parameter file, such as params/paper.yaml.")],
+    overrides: Overrides = None,
+    seconds: Annotated[float, typer.Option(
+        help="About how many seconds to measure the device; at most 3600; 0 leaves out the times.")] = 20.0,
+) -> None:
+    """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
+    measuring = f", then measuring this device for {seconds:g} s" if seconds else ""
+    this = run_of(profile, overrides or [], f"Counting the work of {profile}{measuring}")
+    p = this.params
+    # Imported only now, because they take seconds.
+    from diffusegen_core.planning import plan as planning
+    from diffusegen_core.planning import preflight
+    from diffusegen_core.planning import status as standing
+    made = planning.make(p, seconds)
+    typer.echo(made.text)
+    for note in preflight.notes(p):
+        typer.echo(printable_lines(f"\n{note}"))
+    if problems := preflight.problems(p):
+        typer.echo("\nAs things are, `diffusegen run` refuses these parameters:")
+        typer.echo(printable_lines("\n".join(problems)))
+    there, finished = standing.beside_plan(this, made)
+    if there:
+        typer.echo(f"\n{printable_lines(there)}")
+    if finished:
+        return
+    given = "".join(f" -p {key} {shlex.quote(value)}" for key, _, value in
+                    (text.partition("=") for text in overrides or []))
+    typer.echo(f"\nNext: {'fix that, then ' if problems else ''}`diffusegen run {profile}{given}`; "
+               "`diffusegen status` shows how far it has got.")
 
 
 def clean(

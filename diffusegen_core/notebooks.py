@@ -1,5 +1,6 @@
 """The notebooks as a program: choose chapters, execute them with papermill, keep what was executed."""
 
+import functools
 import logging
 import os
 import sys
@@ -15,13 +16,15 @@ from diffusegen_core import kernels, watchdog
 from diffusegen_core.config import devices
 from diffusegen_core.config.environment import environment
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import Params, home, plain
+from diffusegen_core.config.params import Params, plain, relative
 from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.parallel import progress
 from diffusegen_core.planning.preflight import PAGES
-from diffusegen_core.run import Run
-from diffusegen_core.store import files, lock, moves, ownpages
-from diffusegen_core.store.artifacts import IN_A_SHELL, NotMadeError, OutdatedError
+from diffusegen_core.run import GRIDS, Run
+from diffusegen_core.segmentation import experiments
+from diffusegen_core.segmentation.trials import Tested
+from diffusegen_core.store import files, lock, moves, ownpages, stamps
+from diffusegen_core.store.artifacts import IN_A_SHELL, NotMadeError, OutdatedError, key
 from diffusegen_core.store.stamps import ASIDE
 from diffusegen_core.watchdog import Hung
 
@@ -100,7 +103,7 @@ def execute(notebook: Path, run: Run) -> Path:
         except Hung as second:
             raise UserError(f"{notebook.stem} failed twice: its process {second}. The same command goes on "
                             "from what is finished.") from None
-    return _keep(running, folder / notebook.name, run)
+    return _keep(running, notebook, run)
 
 
 def _attempt(notebook: Path, running: Path, run: Run) -> None:
@@ -112,7 +115,7 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
         with (environment({IN_A_SHELL: "1"}), kernels.private() as private,
               watchdog.watch(private, running, stacks)):
             papermill.execute_notebook(
-                str(notebook), str(running), {"profile": _told(run.folder), "changes": {}},
+                str(notebook), str(running), {"profile": relative(run.folder), "changes": {}},
                 config=kernels.settings(private), kernel_name=KERNEL, start_timeout=kernels.START,
                 progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     except PapermillExecutionError as error:
@@ -163,12 +166,6 @@ def _set_aside(path: Path, run: Run) -> None:
     path.replace(aside)
 
 
-def _told(folder: Path) -> str:
-    """The run folder as passed to a notebook: relative if possible, so that a page does not show this
-    machine's paths to others."""
-    return str(folder.relative_to(home())) if folder.is_relative_to(home()) else str(folder)
-
-
 def _failed(running: Path) -> Path:
     """Where a notebook that failed is to lie."""
     return running.parents[1] / "failed" / running.name
@@ -185,17 +182,21 @@ def _fail(running: Path) -> Path:
     return running.replace(failed)
 
 
-def _keep(running: Path, path: Path, run: Run) -> Path:
+def _keep(running: Path, source: Path, run: Run) -> Path:
     """Move an executed notebook into place, with the parameters of its run in its metadata."""
-    notebook = nbformat.read(running, as_version=4)
-    notebook.metadata[OWN] = {"params": _params(run.params)}
+    notebook, path = nbformat.read(running, as_version=4), run.folder / "notebooks" / source.name
+    notebook.metadata[OWN] = {"params": _params(run.params), "shows": _shows(source, run)}
     if path.is_file() and (ownpages.edited(path) or _told_params(path) != _params(run.params)):
         _set_aside(path, run)
+    _write(path, notebook)
+    running.unlink()
+    return path
+
+
+def _write(path: Path, notebook: nbformat.NotebookNode) -> None:
     content = f"{nbformat.writes(notebook)}\n"
     files.write_text(path, content)
     ownpages.record(path, content.encode())
-    running.unlink()
-    return path
 
 
 def executed(run: Run) -> list[Path]:
@@ -219,14 +220,65 @@ def executed(run: Run) -> list[Path]:
 
 def without_page(run: Run) -> list[Path]:
     """The chapters whose results are there, made by papermill or a script, but not their pages."""
-    status, there = run.status()["status"], {path.name for path in executed(run)}
+    there, made = {path.name for path in executed(run)}, _made(run)
+    return [path for path in every() if path.name not in there and chapter_of(path) in made]
+
+
+def complete(run: Run) -> set[str]:
+    """The chapters in which nothing is left to do: all results of all generators are made, and no network has
+    failed, which would be tried again."""
+    fresh = Run(run.params)
+    if run.params.tracking or "to make" in set(fresh.status()["status"].get(["further"], [])):
+        return set()
+    return {name for name in _made(fresh) if name not in GRIDS or not _any_failed(fresh.finished(name))}
+
+
+def kept(notebook: Path, run: Run) -> bool:
+    """Whether the page of a complete chapter holds as it is: it is this user's own, and its parameters, the
+    results that it shows, this program and its libraries are the same. It gets the run's parameters, those of
+    later chapters included, as if it had been executed again."""
+    page = run.folder / "notebooks" / notebook.name
+    if page not in executed(run) or not ownpages.own(page, page.read_bytes()):
+        return False
+    told = nbformat.read(page, as_version=4)
+    if told.metadata[OWN].get("shows") != _shows(notebook, run):
+        return False
+    if told.metadata[OWN]["params"] != _params(run.params):
+        told.metadata[OWN]["params"] = _params(run.params)
+        _write(page, told)
+    return True
+
+
+def _any_failed(grid: Tested | None) -> bool:
+    return grid is not None and bool(experiments.failed(grid.runs["status"]).any())
+
+
+def _made(run: Run) -> set[str]:
+    """The chapters whose results are all there."""
+    status = run.status()["status"]
     done = set(status[status.isin(["made", "none"])].index)
+    pages = {chapter: {name for name in status.index if PAGES.get(name, name) == chapter}
+             for chapter in map(chapter_of, every())}
+    # The summary makes nothing itself.
+    return {chapter for chapter, page in pages.items() if (page or set(GRIDS)) <= done}
 
-    def made(chapter: str) -> bool:
-        page = {name for name in status.index if PAGES.get(name, name) == chapter}
-        return (page or {"segment", "augment"}) <= done  # the summary makes nothing itself
 
-    return [path for path in every() if path.name not in there and made(chapter_of(path))]
+def _shows(notebook: Path, run: Run) -> str:
+    """A hash of what decides a page, apart from its parameters: the results of its chapter and of those
+    before it, the chapter itself, this program, and its libraries."""
+    pages = [chapter_of(path) for path in every()]
+    before = pages[:pages.index(chapter_of(notebook)) + 1] if chapter_of(notebook) in pages else []
+    places = ((place.relative_to(run.folder), stamp) for place, stamp in stamps.in_place(run.folder))
+    made = {str(place): stamp for place, stamp in places
+            if PAGES.get(name := stamps.made_by(place), name) in before}
+    return key({"made": made, "chapter": files.sha256(notebook), "program": _program(), **files.versions()})
+
+
+@functools.cache
+def _program() -> str:
+    """A hash of the code of this package."""
+    package = Path(__file__).parent
+    return key({str(path.relative_to(package)): files.sha256(path) for path in package.rglob("*.py")})
 
 
 def _same(told: Any, asked: Any) -> bool:

@@ -29,6 +29,7 @@ from diffusegen_core.store.artifacts import differences
 log = logging.getLogger(__name__)
 
 COARSE = 2.0  # times the side of the models' images: in pictures this large or larger, their pixels show
+WIDE = 0.3  # share of a picture above which what is painted anew is warned of
 FEW = 20  # pairs of a run that are looked at to tell whether it has learned colours
 RECIPE, TABLE = "painted.json", "manifest.csv"
 MANIFEST = ["name", "picture", "model", "seed", *pairsets.GIVEN[1:], "area"]
@@ -52,9 +53,10 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     wish = PaintRequest(new, Like.parse(like) if like is not None else None, gone, remove, stays)
     shown = dict(zip(names, _pictures(paths, brightness), strict=True))
     own = {name: seeds.derive(seed, "picture", name) for name in names}
-    for path, name in zip(paths, names, strict=True):
-        _check(run, path, shown[name], wish, count, own[name])
+    shares = {name: _checked(run, path, shown[name], wish, count, own[name])
+              for path, name in zip(paths, names, strict=True)}
     _warn_of_grey(run, shown)
+    _warn_of_wide(shares)
     _warn_of_detail(run, shown)
     _begin(out, {**_recipe(run, shown, wish), "like": like, "count": count, "seed": seed})
     rows = _finished(out)
@@ -82,13 +84,23 @@ def _warn_of_grey(run: Run, shown: dict[str, np.ndarray]) -> None:
                     "is" if len(grey) == 1 else "are")
 
 
+def _warn_of_wide(shares: dict[str, float]) -> None:
+    """Warn of pictures of which much is painted anew, as where a large lesion is removed."""
+    for name, share in shares.items():
+        if share > WIDE:
+            log.warning("Of %s, %.0f%% is painted anew, the mask and a rim around it (inpaint.dilate): "
+                        "nothing of the picture is left there.", printable(name), 100 * share)
+
+
 def _warn_of_detail(run: Run, shown: dict[str, np.ndarray]) -> None:
     """Warn that what is painted is coarser than pictures far larger than the images that the models see.
     Models trained in windows around lesions see these larger, so there is no warning."""
     side, largest = run.pairs.image_size, max(max(image.shape[:2]) for image in shown.values())
     if run.params.data.window is None and largest >= COARSE * side:
         log.warning("The models of this run see images of %d pixels a side, and the largest picture has %d: "
-                    "what is painted is %.1f times as coarse as the picture.", side, largest, largest / side)
+                    "what is painted is %.1f times as coarse as the picture. Models of a run with a larger "
+                    "data.image_size paint finer, or with data.window, in which they see lesions enlarged.",
+                    side, largest, largest / side)
 
 
 def _pictures(paths: Sequence[Path], data: Data) -> list[np.ndarray]:
@@ -130,10 +142,12 @@ def refuse_place(run: Run, out: Path) -> None:
                             "with --out.")
 
 
-def _check(run: Run, path: Path, image: np.ndarray, wish: PaintRequest, count: int, seed: int) -> None:
-    """Raise UserError, naming the picture, if it cannot be painted into as wished."""
+def _checked(run: Run, path: Path, image: np.ndarray, wish: PaintRequest, count: int, seed: int) -> float:
+    """The share of a picture that is painted anew. Raises UserError, naming the picture, if it cannot be
+    painted into as wished."""
     try:
-        painter.check(outlets.lesions(run), run.params.inpaint, run.params.data, image, wish, count, seed)
+        return painter.check(outlets.lesions(run), run.params.inpaint, run.params.data, image, wish, count,
+                             seed)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

@@ -1,6 +1,7 @@
 """`diffusegen data check`: what data are, a verdict a line; and sets that once loaded wrongly."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from diffusegen_core.data import (
     regions,
     sidecars,
 )
+from diffusegen_core.newprofile import ladder
 from diffusegen_core.report import tables
 from diffusegen_core.store import ownparams
 from diffusegen_core.store.workspace import Workspace
@@ -81,11 +83,11 @@ def load(nano: dict, folder: Path, **settings: object) -> dataset.Pairs:
 def test_a_sound_set_is_told_as_it_is_and_nothing_is_odd(tmp_path):
     made = check(pairs(tmp_path), channels=1)
     assert made.report.problems == []
-    assert {verdict for verdict, *_ in made.lines} == {"", "ok"}
+    assert {verdict for verdict, *_ in made.lines} == {"ok"}
     assert said(made, "images").startswith("ok 4 are PNG L, 8 bits, values ")
     assert said(made, "sizes") == "ok all 48x48"
     assert "0 (8544), 255 (672)" in said(made, "mask values")
-    assert "none at 32, 64, 128, 256 px" in said(made, "vanishing")
+    assert "none at 32, 48, 64, 128, 256 px" in said(made, "vanishing")
 
 
 # ---- the cases that went wrong
@@ -196,7 +198,44 @@ def test_d6_turned_masks_images_as_masks_black_images_and_copies_are_told(tmp_pa
     assert said(told, "copies").startswith("look 1 pair of images that look identical, 1 of them of")
     one = checkup.checkup(folder, None, params.validate({"data": {
         "source": str(folder), "patients": r"(png)$", "on_bad": "skip"}}).data)
-    assert said(one, "copies").startswith("ok 1 pair of images that look identical, none of them of")
+    assert said(one, "copies") == (
+        "ok 1 pair of images that look identical, none of them of different patients"), "and none is named"
+
+
+def test_look_alike_slices_of_one_volume_are_no_copies(tmp_path):
+    folder = pairs(tmp_path, 2)
+    made = check(folder)
+    looks = made.seen.shown["0"]
+    made.seen.shown = dict.fromkeys("01", looks)
+    for volumes, told in ((("v", "v"), "ok 1 pair of images that look identical, none of them of different "
+                           "volumes"), (("v", "w"), "look 1 pair of images that look identical, 1 of them of "
+                                        "different volumes: 0 and 1"),
+                          (("", ""), "look 1 pair of images that look identical: 0 and 1")):
+        made.seen.listed = [replace(pair, volume=volume) for pair, volume in
+                            zip(made.report.pairs, volumes, strict=True)]
+        assert said(made.told_patients(Data()), "copies") == told
+
+
+def test_patients_are_told_where_masks_have_no_labels_yet(tmp_path):
+    folder = pairs(tmp_path, mask=lambda i: np.full((SIDE, SIDE), i, np.uint8))
+    made = check(folder, patients=r"^(\d)")
+    assert made.report.pairs == []
+    assert said(made, "layout").startswith("look ")
+    assert said(made, "patients").startswith("ok 4 patients, 1 image each")
+
+
+@pytest.mark.parametrize(("widths", "told"), [
+    ((48, 48, 48, 60), "2 different, mostly 48x48 (3)"),
+    ((48, 50, 60), "3 different, 48 to 60 wide and 48 high")])
+def test_sizes_that_differ_are_told_by_their_range(tmp_path, widths, told):
+    shapes = [(SIDE, width) for width in widths]
+    folder = pairs(tmp_path, len(widths), lambda i: np.round(tissue(i, shapes[i]) * 255).astype(np.uint8),
+                   lambda i: lesion(shapes[i]))
+    assert said(check(folder), "sizes") == f"ok {told}"
+
+
+def test_vanishing_regions_are_counted_at_the_sizes_of_new():
+    assert {rung.side for rung in ladder.LADDER} <= set(checkup.SIZES)
 
 
 @pytest.mark.parametrize(("fit", "verdict", "how"), [

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from diffusegen_core import Run, __version__, cli, notebooks
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import dataset
+from diffusegen_core.data import dataset, phantom
 from diffusegen_core.networks import weights
 from diffusegen_core.parallel import fanout
 from diffusegen_core.planning import preflight
@@ -95,6 +95,10 @@ def test_run_executes_every_chapter_under_the_lock_and_builds_the_book(
     assert executed == [*((name, p) for name in NAMES), ("book", p.folder)]
     assert f"The book: {p.folder / 'index.html'}" in result.stdout
     assert Run.open(p.folder).params == p
+    assert "Next: " not in result.stdout
+    part = call("run", profile, "--to", "3")
+    again = f"diffusegen run {p.folder}/params.yaml"
+    assert part.stdout.endswith(f"Next: `{again}` makes the rest, and keeps what is made.\n")
 
 
 def test_overrides_take_a_key_and_a_value_and_may_be_repeated(profile: Path, executed: list, tmp_path: Path):
@@ -340,6 +344,8 @@ def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_pat
     assert drawn.exit_code == 0, drawn.exception
     good = call("data", "check", folder)
     assert (good.exit_code, "3 pairs" in good.stdout, "no problems" in good.stdout) == (0, True, True)
+    assert "look  patients     unknown: if several images are of one patient, " in good.stdout
+    assert "look  number       3 pairs, too few for a verdict: it needs 20 test images" in good.stdout
 
     first, second, third = sorted((folder / "masks").iterdir())
     first.unlink()
@@ -348,6 +354,19 @@ def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_pat
     bad = call("data", "check", folder, "--clusters", 2)
     assert bad.exit_code == 1
     assert all(path.stem in bad.stdout for path in (first, second, third)), bad.stdout
+
+
+def test_a_check_guesses_patients_as_new_does_and_says_where_pairs_are_enough(tmp_path: Path):
+    image, mask, _ = phantom.draw(0, 0, 16)
+    for number in range(60):
+        dataset.write_pair(tmp_path, f"pat{number // 6:02d}_{number}", image, mask)
+    each = "10 patients, 6 images each, such as pat00, "
+    for words, patients in (((), f"look  patients     {each}guessed from the images' names"),
+                            (("--patients", "^(pat[0-9]+)"), f"ok    patients     {each}by data.patients")):
+        told = call("data", "check", tmp_path, *words).stdout
+        assert patients in told
+        assert "look identical, 1620 of them of different patients" in told
+        assert "ok    number       60 pairs, enough to hold out the 20 test images" in told
 
 
 def test_a_check_refuses_a_file_of_parameters_whose_section_is_a_value(tmp_path: Path):

@@ -5,6 +5,7 @@ CI has pycocotools alone, and skips what the others read back: MONAI (8 MB) is n
 tests run.
 """
 
+import inspect
 import json
 import os
 import re
@@ -30,7 +31,7 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import checkup, dataset, layouts, patients, phantom, planes, reading
 from diffusegen_core.data.types import GAN, REAL, DataType
-from diffusegen_core.exports import cases, choosing, datacard, exporting, to_coco, to_nnunet
+from diffusegen_core.exports import cases, choosing, datacard, exporting, remarks, to_coco, to_nnunet
 from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, ExportSet
 from diffusegen_core.exports.exporting import FORMATS, export
 from diffusegen_core.report import answer, recommendation
@@ -286,16 +287,25 @@ def test_a_name_of_another_folder_is_another_image_and_a_held_out_mask_trains_no
 def test_the_card_tells_the_gain_of_each_exported_type(evaluated: Path, own: Path,
                                                        monkeypatch: pytest.MonkeyPatch):
     run = Run.open(evaluated)
+    assert "nothing yet" in "\n".join(remarks.lines(choosing.choose(run, ["2-Diff"])))
     chosen = choosing.choose(run, ["2-Diff", "GAN"] if len(outlets.made(run, GAN)) else ["2-Diff"])
     assert "this run has not finished it" in datacard.text(chosen, "", "")
     finished = Run.finished
     monkeypatch.setattr(Run, "finished", lambda run, name, *more: SimpleNamespace(complete=True)
                         if name == "augment" else finished(run, name, *more))
+    about = "2-Diff"
     monkeypatch.setattr(recommendation, "of", lambda run: "**Paste.**")
+    monkeypatch.setattr(recommendation, "asked", lambda result, size: SimpleNamespace(
+        pasting=None, painting=SimpleNamespace(first=SimpleNamespace(data_type=about))))
     monkeypatch.setattr(recommendation, "gain", lambda run, result, kind: (48, f"+0.1 of {kind}"))
     card = datacard.text(chosen, "", "")
     assert "| 2-Diff | 48 | +0.1 of 2-Diff |" in card
     assert "What the run concludes: **Paste.**" in card
+    assert "What chapter 7 found: Paste." in list(remarks.lines(chosen))
+    about = "2-Styled-Diff"
+    assert "What the run concludes" not in datacard.text(chosen, "", ""), "it is about other pairs"
+    told = "\n".join(remarks.lines(chosen))
+    assert "What chapter 7 found: 2-Diff with 48 real pairs, +0.1 of 2-Diff" in told
     assert "in which synthetic pairs replace about half of the real ones trained on, and tested" in card
     mix = f"This dataset is a different mix: all {len(run.pairs)} real pairs, and all synthetic ones"
     assert mix in card
@@ -310,6 +320,7 @@ def test_the_card_tells_the_gain_of_each_exported_type(evaluated: Path, own: Pat
     assert "synthetic pairs are added for all of the real ones trained on" in as_tried
     monkeypatch.setattr(recommendation, "gain", lambda run, result, kind: None)
     assert "has compared none of these pairs" in datacard.text(chosen, "", "")
+    assert "What chapter 7 found: nothing about these pairs" in "\n".join(remarks.lines(chosen))
 
 
 def test_held_out_pairs_are_refused_where_they_have_no_place(evaluated: Path, tmp_path: Path):
@@ -497,23 +508,23 @@ def test_the_command_writes_it_and_says_what_it_left(evaluated: Path, tmp_path: 
                                                     monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     found = "**On these data: pasting helps (2\\_3 &lt; 4).** So."
-    monkeypatch.setattr(recommendation, "of", lambda run: found)
+    monkeypatch.setattr(remarks, "_found", lambda chosen: found)
     assert set(Target) == {*FORMATS, Target.MODELS}
     words = ["export", str(evaluated), "--to", "coco"]
     result = CliRunner().invoke(cli.app, [*words, "--types", "Real, 2-Diff"])
     assert result.exit_code == 0, result.exception
     count = len(outlets.made(Run.open(evaluated), DataType.parse("2-Diff")))
-    assert f"10 Real, {count} 2-Diff pairs: run-coco" in result.stdout
+    assert f"10 Real, {count} 2-Diff pairs: exports/run-coco" in result.stdout
     assert "Not exported: 2-Styled-Diff" in result.stdout
     assert "What chapter 7 found: On these data: pasting helps (2_3 < 4). So.\n" in result.stdout
-    assert "Fill in the licence of the data: run-coco/README.md" in result.stdout
-    assert "Their names in the run are in run-coco-names.csv; do not share that file." in result.stdout
+    assert "Fill in the licence of the data: exports/run-coco/README.md" in result.stdout
+    assert "names in the run are in exports/run-coco-names.csv; do not share that file." in result.stdout
     kept = CliRunner().invoke(cli.app, [*words, "--out", "kept", "--keep-names", "--held-out"])
     assert kept.stdout.startswith(f"10 Real, {count} 2-Styled-Diff, 4 held-out pairs: kept\n")
     assert "see that these name no patient" in kept.stdout
-    assert (tmp_path / "run-coco" / "annotations" / "instances_train.json").is_file()
+    assert (tmp_path / "exports" / "run-coco" / "annotations" / "instances_train.json").is_file()
     again = CliRunner().invoke(cli.app, words)
-    assert "run-coco already exists" in str(again.exception)
+    assert "exports/run-coco already exists" in str(again.exception)
 
 
 def test_the_command_refuses_types_that_name_none(tmp_path: Path):
@@ -543,6 +554,31 @@ def test_a_card_of_synthetic_pairs_alone_speaks_of_no_others(to: str, evaluated:
     assert "# run: synthetic pairs\n" in card
     assert "*Splits*" not in card
     assert "real and synthetic pairs" not in told_of(place)
+
+
+def test_a_card_of_real_pairs_alone_speaks_of_no_synthetic_ones(grey: dict[str, Path]):
+    for place in grey.values():
+        card = (place / "README.md").read_text()
+        assert "Never for clinical use" in card
+        assert "ynthetic" not in card.partition("## Limits and")[2].partition("## How to cite")[0]
+    assert "They are not the splits below" in (grey["nnunet"] / "README.md").read_text()
+
+
+def test_whose_files_are_larger_is_told_how_to_get_their_size(evaluated: Path,
+                                                              monkeypatch: pytest.MonkeyPatch):
+    run = Run.open(evaluated)
+    chosen = choosing.choose(run, ["Real"])
+    assert not any("--native" in line for line in remarks.lines(chosen)), "phantoms have no files"
+    for side, told in ((run.params.data.image_size, False), (100, True)):
+        monkeypatch.setattr(remarks.sidecars, "native_sizes", lambda stored, side=side: {"a": (side, 9)})
+        assert any("--native" in line for line in remarks.lines(chosen)) == told
+
+
+def test_git_ignores_what_commands_write_by_default():
+    ignored = (Path(__file__).parents[1] / ".gitignore").read_text().split()
+    assert {f"/{exporting.DEFAULT}/", f"*{exporting.NAMES}"} <= set(ignored)
+    default = inspect.signature(cli.paint).parameters["out"].default
+    assert f"/{default}/" in ignored
 
 
 def test_a_card_says_what_the_models_remember(evaluated: Path, exports: dict[str, Path], own: Path,
@@ -753,7 +789,12 @@ def test_pairs_of_further_generators_are_told_apart(evaluated: Path, monkeypatch
     last = every.cases[-1]
     [twin] = [case for case in first.cases if (case.pair, case.data_type) == (last.pair, last.data_type)]
     assert np.array_equal(every.read(last)[0], first.read(twin)[0])
-    assert choosing.choose(run, ["2-Diff"]).table["generator"].eq(0).all(), "unless they are asked for"
+    asked = choosing.choose(run, ["2-Diff"])
+    assert asked.table["generator"].eq(0).all(), "unless they are asked for"
+    first_alone = "Painted pairs are those of the first of 2 generators."
+    for one, there in ((asked, True), (every, False), (choosing.choose(run, ["Real"]), False)):
+        assert (first_alone in datacard.text(one, "a folder", "")) == there
+        assert (f"{first_alone} --all-generators exports those of all." in list(remarks.lines(one))) == there
     assert "all 2 generators" in datacard.text(every, "a folder", "")
 
 

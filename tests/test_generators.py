@@ -25,7 +25,7 @@ from diffusegen_core.chapters import augment, segment
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import types
+from diffusegen_core.data import pairsets, types
 from diffusegen_core.data.planes import RGB_AND_MASK
 from diffusegen_core.planning import flops, plan
 from diffusegen_core.run import Run
@@ -35,6 +35,7 @@ from diffusegen_core.segmentation.trainsets import Sets
 from diffusegen_core.store import aside, seeds
 from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.stamps import contents, in_place
+from diffusegen_core.store.workspace import Workspace
 
 
 def made(folder: Path) -> dict[str, dict[str, str]]:
@@ -87,6 +88,18 @@ def test_another_generator_has_models_and_pairs_of_its_own_of_the_same_pairs_and
     assert further.real.names == run.synthetic.real.names
     assert list(further.sets) == list(run.synthetic.sets)
     assert run.status().loc["further", "status"] == "made"
+
+
+def test_progress_says_which_generator_it_is_of(tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch):
+    titles: list[str] = []
+    monkeypatch.setattr(pairsets.fanout, "run", lambda work, items, title: titles.append(title) or 1 / 0)
+    for number in (0, 1):
+        ws = Workspace(tmp_path).generator(number)
+        artifact = ws.artifact("style/x", {"models": {}, "jobs": {}})
+        with pytest.raises(ZeroDivisionError):
+            pairsets.make(ws, artifact, "Styling x", [], 1, print, [])
+    assert titles == ["Styling x", "Styling x of generator 1"]
 
 
 def test_its_seed_is_derived_from_the_runs(grown: tuple[Run, dict[str, Any]]):

@@ -101,7 +101,7 @@ def test_the_command_writes_models_and_refuses_what_is_for_pairs(finished: Path,
     runner, command = CliRunner(), ["export", str(finished), "--to", "models"]
     done = runner.invoke(cli.app, command)
     assert done.exit_code == 0, done.output
-    assert "2 models: run-models" in done.output
+    assert "2 models: exports/run-models" in done.output
     again = runner.invoke(cli.app, command)
     assert again.exit_code
     for option in ("--no-real", "--native"):

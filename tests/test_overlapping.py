@@ -27,7 +27,7 @@ from diffusegen_core.report import figures, review, segment_figures
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation import segnet
 from diffusegen_core.store import lock
-from diffusegen_core.store.artifacts import GENERATORS
+from diffusegen_core.store.stamps import GENERATORS
 
 CLASSES = ("chest", "lung", "nodule")
 SIDE = 16

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from test_cli import NAMES, call, write_notebook
 
-from diffusegen_core import Run, cli, cli_runs, notebooks
+from diffusegen_core import Run, cli, cli_params, cli_runs, notebooks
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.report import book, front
@@ -137,6 +137,82 @@ def test_tracking_makes_no_page_another(nano_params: Params):
     assert notebooks.executed(other) == [page]
 
 
+# ---- chapters that are up to date
+
+@pytest.fixture
+def paged(nano_run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, list[str]]:
+    """A whole run with a page of every chapter, no network of which counts as failed, and a list of the
+    chapters that are executed from then on."""
+    done: list[str] = []
+
+    def execute(source: str, target: str, *_: object, **__: object) -> None:
+        done.append(Path(source).stem)
+        shutil.copy(source, target)
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.setattr(notebooks, "_any_failed", lambda grid: False)  # as two have
+    for notebook in notebooks.every():
+        notebooks.execute(notebook, nano_run)
+    done.clear()
+    return nano_run, done
+
+
+def again(run: Run, *words: object) -> list[str]:
+    """What the command says that is no line of a chapter that it executes."""
+    result = call("run", run.folder / "params.yaml", "--no-book", *words)
+    assert result.exit_code == 0, result.exception
+    return [line for line in result.stderr.splitlines() if line.endswith(" of 8") and "up to date" in line]
+
+
+def test_chapters_that_are_up_to_date_are_not_executed_again(paged: tuple[Run, list[str]]):
+    run, done = paged
+    before = {path: path.read_bytes() for path in (run.folder / "notebooks").glob("*.ipynb")}
+    assert again(run) == [f"{name}: up to date, {number} of 8" for number, name in enumerate(NAMES, 1)]
+    assert done == []
+    again(run, "--only", "style")
+    assert done == [NAMES[3]], "who names a chapter wants it"
+    assert {path: path.read_bytes() for path in (run.folder / "notebooks").glob("*.ipynb")} == before
+
+
+def test_a_parameter_of_a_later_chapter_executes_no_earlier_one(paged: tuple[Run, list[str]]):
+    run, done = paged
+    again(run, "-p", "augment.alpha", "0.7", "--to", "6")
+    assert done == []
+    assert not (run.folder / ASIDE / "notebooks").exists()
+    told = [notebooks._told_params(run.folder / "notebooks" / f"{name}.ipynb") for name in NAMES]
+    assert [one["augment"]["alpha"] for one in told] == [*[0.7] * 6, *[run.params.augment.alpha] * 2]
+    assert all(ownpages.own(page, page.read_bytes()) for page in (run.folder / "notebooks").glob("*.ipynb"))
+
+
+def test_what_a_page_shows_decides_whether_it_is_executed_again(paged: tuple[Run, list[str]],
+                                                                monkeypatch: pytest.MonkeyPatch):
+    run, done = paged
+    pages = run.folder / "notebooks"
+    stamp = next((run.folder / "style").rglob(STAMP))
+    stamp.write_text(stamp.read_text().replace('"seconds": ', '"seconds": 1'))  # as if it was made again
+    again(run)
+    assert done == NAMES[3:], "what an earlier chapter shows is as it was"
+    done.clear()
+    (pages / f"{NAMES[1]}.ipynb").unlink()
+    (pages / f"{NAMES[2]}.ipynb").write_text((pages / f"{NAMES[2]}.ipynb").read_text() + " ")
+    again(run)
+    assert done == NAMES[1:3], "one is gone, one was edited"
+    done.clear()
+    monkeypatch.setattr(notebooks, "_program", lambda: "another")
+    again(run)
+    assert done == NAMES, "another program may show something else"
+
+
+def test_what_is_to_do_is_no_chapter_that_is_left_alone(paged: tuple[Run, list[str]],
+                                                        monkeypatch: pytest.MonkeyPatch):
+    run, _ = paged
+    assert notebooks.complete(run) == set(map(notebooks.chapter_of, notebooks.every()))
+    assert notebooks.complete(Run(run.params.model_copy(update={"tracking": "mlflow"}))) == set()
+    monkeypatch.undo()
+    assert notebooks.complete(run) & {"segment", "augment"} == set(), "networks that failed are tried again"
+    shutil.rmtree(run.folder / "style")
+    assert notebooks.complete(run) == {"cluster", "train", "inpaint"}
+
+
 # ---- what commands say at once
 
 @pytest.mark.parametrize(("words", "says"), [
@@ -167,6 +243,16 @@ def test_a_plan_begins_with_its_total_and_ends_with_the_next_command(tmp_path: P
     assert lines[-1].startswith(f"Next: `diffusegen run {profile} -p train.images 40`; ")
 
 
+def test_a_plan_of_a_run_that_is_there_tells_what_is_left(nano_run: Run, tmp_path: Path):
+    profile, place = nano_run.folder / "params.yaml", nano_run.folder
+    lines = call("plan", profile, "--seconds", "0").stdout.splitlines()
+    assert lines[-1] == f"All of this is made in {place}. Next: `diffusegen book {place}` builds the book."
+    (place / "style").rename(tmp_path / "style")
+    *_, there, _, following = call("plan", profile, "--seconds", "0").stdout.splitlines()
+    assert there.startswith(f"A part of this is made in {place}, and `diffusegen run` makes only the rest: ")
+    assert following.startswith(f"Next: `diffusegen run {profile}`; ")
+
+
 @pytest.mark.parametrize(("words", "goes_on"), [
     (("run", "x.yaml"), True), (("run", "x.yaml", "--dry-run"), False), (("plan", "x.yaml"), False),
     (("compare", "a", "b"), False), (("paint", "a", "b.png"), True), (("status",), False)])
@@ -176,6 +262,7 @@ def test_only_what_keeps_something_says_that_it_goes_on(monkeypatch: pytest.Monk
     def interrupted(text: str) -> None:
         raise KeyboardInterrupt
     monkeypatch.setattr(cli, "tell", interrupted)
+    monkeypatch.setattr(cli_params, "tell", interrupted)
     monkeypatch.setattr(cli_runs, "tell", interrupted)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(nano))

@@ -1,6 +1,7 @@
 """Pictures of one's own: of any size, exact outside the painted region, refused in a line where unusable."""
 
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -376,11 +377,25 @@ def test_the_command_says_that_what_is_painted_is_coarser_than_a_large_picture(
     assert call(run.folder, image, "--out", tmp_path / "out")[0] == 0
     assert caplog.messages == [
         f"The models of this run see images of {side} pixels a side, and the largest picture has {large}: "
-        f"what is painted is {large / side:.1f} times as coarse as the picture."]
+        f"what is painted is {large / side:.1f} times as coarse as the picture. Models of a run with a "
+        "larger data.image_size paint finer, or with data.window, in which they see lesions enlarged."]
     caplog.clear()
     Image.fromarray(picture()).resize((2 * side - 1, side)).save(tmp_path / "small.png")
     assert call(run.folder, tmp_path / "small.png", "--out", tmp_path / "small")[0] == 0
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("wide", "told"), [(10, False), (90, True)])
+def test_the_command_says_that_much_of_a_picture_is_painted_anew(
+        run: Run, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, wide: int, told: bool):
+    large = np.zeros((HEIGHT, WIDTH), np.uint8)
+    large[20:50, 15:15 + wide] = 255
+    Image.fromarray(large).save(tmp_path / "large.png")
+    words = ("--mask", tmp_path / "large.png", "--remove", "--out", tmp_path / "out")
+    assert call(run.folder, image, *words)[0] == 0
+    said = [one for one in caplog.messages if one.startswith("Of colon, ")]
+    assert bool(said) == told
+    assert not said or re.match(r"Of colon, [3-9]\d% is painted anew, ", said[0])
 
 
 @pytest.mark.parametrize(("words", "message"), [

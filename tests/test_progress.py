@@ -152,6 +152,29 @@ def test_a_chapter_of_the_command_tells_in_a_file_and_not_in_its_page(
     assert [path.name for path in tmp_path.iterdir()] == [progress.PLACE]
 
 
+def test_a_bar_that_has_ended_is_not_told_until_another_one_is(tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(progress.POSTED, str(tmp_path / progress.PLACE))
+    monkeypatch.setattr(progress._reports, "last", -progress.INTERVAL)
+    with progress.bar("Judging", 4, "type") as outer:
+        outer.delay = 0
+        with progress.bar("Features", 4, "image") as bar:
+            bar.delay = 0
+            bar.update(4)
+            bar.display()
+            assert [level["title"] for level in progress.posted(tmp_path)] == ["Judging", "Features"]
+        assert [level["title"] for level in progress.posted(tmp_path)] == ["Judging"]
+
+
+def test_a_bar_that_has_just_begun_tells_no_time_left(always: None, monkeypatch: pytest.MonkeyPatch):
+    with progress.bar("Training", 200, "step", 100) as bar:
+        for steps, told in ((1, False), (1, True)):
+            bar.update(steps)
+            assert (progress.levels()[0]["left"] is not None) == told
+        bar.initial, bar.start_t = 101, bar.start_t - progress.SETTLED
+        assert progress.levels()[0]["left"] is not None, "a long one does not stay silent"
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"levels": [{}]}', '{"levels": [{"title": "x"}]}', "\0"])
 def test_a_file_of_progress_that_is_none_tells_nothing(tmp_path: Path, text: str):
     (tmp_path / progress.PLACE).write_text(text)
@@ -197,6 +220,49 @@ def test_a_small_slow_part_does_not_decide_the_whole():
     assert 990 < after - 2 * remaining.OPENING < 1.2 * 990, "four times as slow, in a hundredth of the work"
     much = remaining.left(rest, chosen, {**slow, "segment": 4 * 490 + remaining.OPENING}, 0.0, [])
     assert much - remaining.OPENING > 0.75 * 4 * 500
+
+
+NETWORKS = {**LEVEL, "title": "Small sets", "elapsed": 60.0, "left": 240.0}
+
+
+def test_networks_go_at_their_own_pace():
+    """Training made the run's pace 1, and networks take a fifth of what their work would say."""
+    rest = Ahead({"segment": 500.0, "augment": 1000.0}, 1.0)
+    chosen = ["segment", "augment"]
+    assert remaining.left(rest, chosen, {}, 0.0, []) == 1500 + 2 * remaining.OPENING
+    begun = remaining.left(rest, chosen, {}, 60.0, [{**NETWORKS, "left": 40.0}])
+    assert begun == pytest.approx(40 + 200 + remaining.OPENING), "the other chapter at the same pace"
+    after = remaining.left(rest, chosen, {"segment": 100 + remaining.OPENING}, 0.0, [])
+    assert after == pytest.approx(200 + remaining.OPENING)
+    assert remaining.left(rest, chosen, {"segment": 1.0}, 60.0, [NETWORKS]) == 240, "as its bar says"
+    part = remaining.left(rest, chosen, {"segment": 100 + remaining.OPENING}, 60.0,
+                          [{**NETWORKS, "title": "Generators that see a small set"}])
+    assert part == 240
+    known = Ahead({"train": 100.0, "augment": 100.0}, 1.0, 0.2)
+    assert known.seconds == 120
+    assert Ahead({"train": 0.0, "augment": 100.0}, None, 0.2).seconds == 20
+    assert remaining.left(known, ["augment"], {}, 0.0, []) == 20 + remaining.OPENING
+
+
+def test_a_first_chapter_of_features_says_nothing_of_training():
+    rest = Ahead({"cluster": 1.0, "train": 100.0, "inpaint": 50.0}, None)
+    half = remaining.left(rest, CHOSEN, {"cluster": 500.0}, 110.0, [LEVEL])
+    assert half == pytest.approx(100 + 100 + remaining.OPENING)
+
+
+def test_what_is_only_shown_says_nothing_of_the_pace():
+    rest = Ahead({"train": 0.0, "style": 10.0, "segment": 90.0}, 1.0)
+    shown = remaining.left(rest, list(rest.work), {"train": 500.0}, 0.0, [])
+    assert shown == pytest.approx(100 + 2 * remaining.OPENING)
+
+
+def test_a_chapter_whose_bar_has_ended_is_nearly_over(nano_params):
+    told = display.Display(Run(nano_params), ["augment", "summary"])
+    told.rest, told.now = Ahead({"augment": 1000.0}, 1.0), ("augment", time.monotonic() - 300)
+    assert told._left([NETWORKS]) == pytest.approx(240 + remaining.OPENING)
+    assert told._left([]) == pytest.approx(remaining.OPENING)
+    details = told._left([{**NETWORKS, "title": "Small sets, details", "left": 7.0}])
+    assert details == pytest.approx(7 + remaining.OPENING)
 
 
 def test_comparing_sets_says_nothing_of_the_pace_of_networks():

@@ -12,7 +12,7 @@ from test_cli import call
 
 from diffusegen_core import Run
 from diffusegen_core.parallel import progress
-from diffusegen_core.planning import remaining, status
+from diffusegen_core.planning import display, remaining, status
 from diffusegen_core.store import files, lock, ownparams
 from diffusegen_core.store.stamps import MAKING
 
@@ -108,7 +108,7 @@ def test_before_anything_is_finished_the_progress_of_the_first_chapter_tells_the
     files.write_text(fresh.folder / "notebooks" / "running" / "07_augment_small.ipynb", "")
     rest = remaining.Ahead({"train": 80.0, "segment": 15.0, "augment": 20.0}, None)
     level = {"title": "Networks", "share": 0.25, "elapsed": 100.0, "left": 300.0, "note": ""}
-    assert status._by_progress(fresh, rest, [level]) == pytest.approx(300 + remaining.OPENING, abs=1)
+    assert status._by_progress(fresh, rest, [level]) == pytest.approx(300, abs=1)
     assert status._by_progress(fresh, rest, []) is None
     assert status._by_progress(nano_run, rest, [level]) is None, "no page is under way"
 
@@ -122,8 +122,19 @@ def test_a_run_at_work_tells_its_process_its_chapter_and_what_is_under_way(nano_
         lines = told(nano_run)
     assert re.fullmatch(rf"Running: process {os.getpid()} on .*, since \d{{4}}-\d\d-\d\d \d\d:\d\d\. "
                         r"07_augment_small: Networks 40%, about 5 min left", lines[0])
-    assert lines[-2].endswith("; of what is under way about 5 min.")
+    assert lines[-2].endswith("; of it, Networks about 5 min.")
     assert lines[-1].startswith("Next: `diffusegen status ")
+    for left, last, words, rest in ((720, "inpaint", "about 12 min. It ends with chapter 3.", True),
+                                    (None, "summary", "not known yet. It ends with the last one.", False)):
+        with lock.hold(nano_run.folder):
+            assert not (nano_run.folder / display.SAID).exists(), "the next holder removes it"
+            display.Display(nano_run, ["train", last])._leave_word(left)
+            lines = told(nano_run)
+        assert lines[-2] == f"Left of the running command: {words}"
+        assert lines[-1].endswith("params.yaml` makes the rest afterwards." if rest else "goes on by itself.")
+    for other in ("mine", {"left": 1, "last": "train"}, {"left": "1 s", "last": "nothing"}):
+        files.write_json(nano_run.folder / display.SAID, other)
+        assert display.said(nano_run.folder) is None
     assert lock.holder(nano_run.folder) is None
 
 
@@ -151,6 +162,6 @@ def test_without_a_folder_the_runs_are_listed(checkout: Path, finished: Path):
     (bad / ownparams.PARAMS).write_text(yaml.safe_dump({"no": "such key"}))
     (checkout / "runs" / "notes").mkdir()
     lines = call("status").stdout.splitlines()
-    assert lines[0] == "runs/b      3 of 7 chapters made, 4 stale"
+    assert lines[0] == "runs/b      3 of 8 chapters made, 5 stale"
     assert lines[1].startswith("runs/odd    cannot be read: ")
-    assert lines[2] == "runs/whole  6 of 7 chapters made"
+    assert lines[2] == "runs/whole  6 of 8 chapters made"

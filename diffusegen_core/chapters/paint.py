@@ -101,11 +101,13 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: n
 
 
 def check(pairs: Pairs, settings: Inpaint, data: Data, image: np.ndarray, wish: PaintRequest, n: int = 1,
-          seed: int = 0) -> None:
-    """UserError for whatever `paint` would refuse; nothing is painted."""
+          seed: int = 0) -> float:
+    """The largest share of the picture that `paint` would paint anew. UserError for whatever it would refuse;
+    nothing is painted."""
     _refuse_unusable(pairs, image, wish, n, _around(settings, data))
-    for own in _seeds(seed, 1 if wish.mask is not None or wish.remove else n):
-        _wanted(pairs, image, wish, own, settings, data)
+    wanted = [_wanted(pairs, image, wish, own, settings, data)
+              for own in _seeds(seed, 1 if wish.mask is not None or wish.remove else n)]
+    return max(_share(spot, image, settings, data) for spot, _, _ in wanted)
 
 
 def version(data: Data, shapes: Iterable[Sequence[int]]) -> int:
@@ -176,10 +178,15 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: PaintRequest, seed: int, sett
         image, *(mask[..., None] for mask in (old, drawn.mask, keep))))
     spot = Spot(np.ascontiguousarray(squared.transpose(2, 0, 1)), gone[..., 0], new[..., 0],
                 None if wish.keep is None else stays[..., 0], yielding=around)
-    if (share := spot.region(settings.dilate)[fits.inner(image.shape, fit)].mean()) > FULL:
+    if (share := _share(spot, image, settings, data)) > FULL:
         raise UserError(f"The region to paint covers {share:.0%} of the picture: nothing is left to paint "
                         "into.")
     return spot, of, drawn.change
+
+
+def _share(spot: Spot, image: np.ndarray, settings: Inpaint, data: Data) -> float:
+    """The share of a picture that is painted anew, 0 to 1."""
+    return float(spot.region(settings.dilate)[fits.inner(image.shape, _fit(data))].mean())
 
 
 def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: str,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from diffusegen_core.chapters.trained import WEIGHTS
 from diffusegen_core.diffusion.training import State, resume
-from diffusegen_core.store.artifacts import GENERATORS, Artifact
-from diffusegen_core.store.stamps import MAKING, STAMP, altered, read_stamp
+from diffusegen_core.store.artifacts import Artifact
+from diffusegen_core.store.stamps import GENERATORS, MAKING, STAMP, altered, read_stamp
 
 OPTIMIZER, CHECKPOINT = "optimizer.safetensors", "checkpoint.safetensors"
 PLATEAU = "plateau.safetensors"  # a training's whole state before its learning rate fell

@@ -125,7 +125,7 @@ def run(ws: Workspace, pairs: Pairs, sets: Sets, networks: Scorers | None, setti
     for task in missing:
         task.artifact.begin()  # which refuses in a read-only workspace
     fanout.run(score, [fanout.Item(task.data_type.name, ws, {"task": task}) for task in missing],
-               "Scoring pairs")
+               f"Scoring pairs{ws.whose}")
     judged = {task.data_type: _judged(task, sets.sets[task.data_type], settings, copy_quantile)
               for task in tasks}
     supply = trainsets.with_filtered(sets.supply, settings)

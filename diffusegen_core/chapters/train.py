@@ -84,7 +84,7 @@ def run(ws: Workspace, pairs: Pairs, clusters: Clusters, settings: Train, networ
               "windows": None if windows is None else windows.stored}
 
     def trained(groups: dict[str, list[int]], title: str, bases: Sequence[Path | None]) -> list[TrainedModel]:
-        items = [fanout.Item(f"{name} of generator {place.number}" if place.number else name, place,
+        items = [fanout.Item(f"{name}{place.whose}", place,
                              {**common, "ws": place, "name": name, "indices": indices,
                               "base": None if name == FULL else base,
                               "labels": labels if name == ONE else []}, devices=settings.devices)

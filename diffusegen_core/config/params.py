@@ -287,6 +287,12 @@ def home() -> Path:
     return here
 
 
+def relative(folder: Path) -> str:
+    """A path as messages and pages name it: relative to home() if it lies there, so that others do not see
+    this machine's paths; `resolve` undoes it."""
+    return str(folder.relative_to(home())) if folder.is_relative_to(home()) else str(folder)
+
+
 def resolve(path: str | Path) -> Path:
     """An absolute path; `~` is expanded, and a relative one starts at home()."""
     try:

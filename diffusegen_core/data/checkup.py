@@ -6,7 +6,7 @@ A problem makes a pair unusable. A line to look at (`look`) may be in order, and
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,12 @@ from diffusegen_core.data import (
 )
 from diffusegen_core.data.pixels import Raster, apart, span
 from diffusegen_core.data.reading import Look
-from diffusegen_core.data.reports import Report
+from diffusegen_core.data.reports import Pair, Report
 from diffusegen_core.data.sequences import SEQUENCE
 
 OK, LOOK = "ok", "look"
 VALUES = "labels"  # the subject of the line that names the values of all masks
-SIZES = 32, 64, 128, 256  # image sides at which vanishing regions are counted, beside data.image_size
+SIZES = 32, 48, 64, 128, 256  # those of `new`, at which vanishing regions are counted, beside data.image_size
 DARK = 8  # the brightest grey level of a picture that shows nothing
 STRETCHED = 1.2  # longer side over shorter, above which a picture is reported as not square
 STRIP = 1000  # images compared with all others at a time
@@ -44,6 +44,8 @@ STRIP = 1000  # images compared with all others at a time
 class Seen:
     """What is known about the pairs of a folder, gathered while they are read."""
 
+    listed: list[Pair] = field(default_factory=list)
+    """All pairs by their names, usable or not."""
     images: Counter[str] = field(default_factory=Counter)
     """Format, mode and depth -> pictures."""
     masks: Counter[str] = field(default_factory=Counter)
@@ -110,7 +112,8 @@ def check(folder: Path | str, clusters: int | None = None, settings: Data | None
 def checkup(folder: Path | str, clusters: int | None = None, settings: Data | None = None) -> Checkup:
     """The same, with what was seen on the way."""
     settings = settings or Data()
-    report, seen = layouts.scan(Path(folder), settings), Seen()
+    report = layouts.scan(Path(folder), settings)
+    seen = Seen(list(report.pairs))
     sides = sorted({*SIZES, settings.image_size})
     watched = reading.read(report, settings, lambda look: _note(seen, look, settings.fit, sides))
     report.pairs = sound = [pair for pair, _, _ in watched]
@@ -180,8 +183,10 @@ def twins(seen: Seen) -> list[tuple[str, str]]:
 
 
 def _lines(report: Report, seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
-    first = ("", "layout", f"{report.layout}: {len(report.pairs)} usable pairs")
-    told, _ = patients.split(report, settings.model_copy(update={"holdout": None}), 0)
+    first = (OK if report.pairs else LOOK, "layout",
+             f"{report.layout}: {counted(len(report.pairs), 'usable pair')}")
+    named = report if report.pairs else replace(report, pairs=seen.listed)  # labels may just not be set yet
+    told, _ = patients.split(named, settings.model_copy(update={"holdout": None}), 0)
     return [first, *_image_lines(seen, settings), *_shape_lines(seen, settings),
             *_mask_lines(seen, settings), *_unnamed_lines(report, seen, settings),
             *_class_lines(report, seen, settings), *_odd_lines(report, seen, told),
@@ -213,9 +218,10 @@ def _shape_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     if not seen.sizes:
         return []
     (width, height), most = seen.sizes.most_common(1)[0]
-    told = f"all {width}x{height}" if len(seen.sizes) == 1 else (
-        f"{len(seen.sizes)} different, {'mostly' if 2 * most > seen.sizes.total() else 'such as'} "
-        f"{width}x{height} ({most})")
+    wide, high = ([size[i] for size in seen.sizes] for i in (0, 1))
+    told = f"all {width}x{height}" if len(seen.sizes) == 1 else f"{len(seen.sizes)} different, " + (
+        f"mostly {width}x{height} ({most})" if 2 * most > seen.sizes.total() else
+        f"{_range(wide)} wide and {_range(high)} high")
     lines = [(OK, "sizes", told)]
     slim = sum(count for one, count in seen.sizes.items() if max(one) > STRETCHED * min(one))
     if slim:
@@ -226,6 +232,10 @@ def _shape_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
                       f"{slim} are clearly not square, with sides up to 1:{aspect:.2g}: they {how} "
                       f"(data.fit: {settings.fit})"))
     return lines
+
+
+def _range(sides: list[int]) -> str:
+    return " to ".join(map(str, sorted({min(sides), max(sides)})))
 
 
 def _mask_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
@@ -303,11 +313,14 @@ def _odd_lines(report: Report, seen: Seen, told: Mapping[str, str]) -> list[tupl
     lines = [(LOOK, "suspicious", f"{len(names)} {what}: {some([printable(name) for name in names])}")
              for what, names in seen.odd.items()]
     if same := twins(seen):
-        across = [pair for pair in same if told.get(pair[0]) != told.get(pair[1])]
-        whose = f", {len(across) or 'none'} of them of different patients" if told else ""
-        named = some([f"{printable(one)} and {printable(other)}" for one, other in across or same])
-        lines.append((LOOK if across or not told else OK, "copies",
-                      f"{counted(len(same), 'pair')} of images that look identical{whose}: {named}"))
+        kind, known = ("patients", told) if told else ("volumes", {
+            pair.name: pair.volume for pair in seen.listed if pair.volume})
+        across = [(one, other) for one, other in same if not known.get(one) or known[one] != known.get(other)]
+        whose = f", {len(across) or 'none'} of them of different {kind}" if known else ""
+        named = some([f"{printable(one)} and {printable(other)}" for one, other in across])
+        lines.append((LOOK if across else OK, "copies",
+                      f"{counted(len(same), 'pair')} of images that look identical{whose}"
+                      f"{f': {named}' if across else ''}"))
     if report.ignored:
         lines.append((LOOK, "not used", f"{len(report.ignored)} pictures are used neither as images nor as "
                                         f"masks, such as {report.named(report.ignored[0])}"))

@@ -21,8 +21,8 @@ from diffusegen_core.data import dataset, planes
 from diffusegen_core.data.types import DataType
 from diffusegen_core.parallel import fanout
 from diffusegen_core.store import files, lock
-from diffusegen_core.store.artifacts import GENERATORS, Artifact, Recipe, key
-from diffusegen_core.store.stamps import Stamp, read_stamp
+from diffusegen_core.store.artifacts import Artifact, Recipe, key
+from diffusegen_core.store.stamps import GENERATORS, Stamp, read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 KINDS = ("images", "masks")
@@ -139,7 +139,7 @@ def make(workspace: Workspace, artifact: Artifact, title: str, jobs: Sequence[Jo
             batch = mine[first:first + batch_size]
             items.append(fanout.Item(f"{model}, {batch[0].name} to {batch[-1].name}", workspace, {
                 "jobs": batch, "keys": [keys[job.name] for job in batch], "folder": folder, **arguments}))
-    fanout.run(work, items, title)
+    fanout.run(work, items, f"{title}{workspace.whose}")
     rows = [_kept(folder, job.name) for job in jobs]
     others = extra(folder, rows) if extra else []
     _finish(artifact, folder, rows, columns, others, facts or {})

@@ -11,8 +11,9 @@ from diffusegen_core import __version__
 from diffusegen_core.config import params
 from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
+from diffusegen_core.exports import remarks
 from diffusegen_core.exports.cases import NOT_AUDITED, TEST, ExportSet
-from diffusegen_core.report import answer, naming, opening, recommendation, tables
+from diffusegen_core.report import answer, naming, opening, tables
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
 
@@ -35,9 +36,13 @@ NAMES_KEPT = """\
 Check that they name no patient before you pass this on. Pairs of a `group`, such as a patient where this is
 known, belong together."""
 CUT = " (what lies outside its middle square is black, and of no class)"
-LIMITS = """\
+USE = """\
 - For research on segmentation, such as training and comparing networks. **Never for clinical use**: not for
   diagnosis, not for treatment, and not to show the clinical value of a device.
+"""
+REAL_LIMITS = USE + """\
+- The licence of the images, and what their patients have agreed to, binds whoever gets this dataset."""
+LIMITS = USE + """\
 - Synthetic pairs keep the surroundings of their sources or are styled from them: they are not anonymous. What
   the real images may be used for, and what their patients have agreed to, binds them as well.
 - The mask of a synthetic pair says where a lesion was painted, or meant to be; no expert has confirmed it.
@@ -59,7 +64,8 @@ def text(chosen: ExportSet, title: str, layout: str) -> str:
         "## Copies of training images", _copies(chosen),
         *(["## What the models remember", remembered(run)] if any(
             kind.is_painted for kind in chosen.sets) else []),
-        "## Limits and intended use", "\n".join([*own_limits(run.params), LIMITS]),
+        "## Limits and intended use",
+        "\n".join([*own_limits(run.params), LIMITS if chosen.sets else REAL_LIMITS]),
         "## How to cite", opening.cited()]
     return "\n\n".join(parts) + "\n"
 
@@ -95,7 +101,8 @@ def _types(chosen: ExportSet) -> str:
         mine = [case.split for case in chosen.cases if case.data_type == kind]
         rows.append([kind.name, kind.described, str(len(mine)),
                      *(str(mine.count(split)) for split in chosen.splits)])
-    return table(["data type", "what it is", "pairs", *(f"`{split}`" for split in chosen.splits)], rows)
+    told = table(["data type", "what it is", "pairs", *(f"`{split}`" for split in chosen.splits)], rows)
+    return "\n\n".join(filter(None, [told, remarks.of_generators(chosen)]))
 
 
 def _classes(chosen: ExportSet) -> str:
@@ -123,9 +130,8 @@ def _making(chosen: ExportSet) -> str:
              for kind, one in chosen.sets.items()]
     if not lines:
         return "All pairs are real: read, checked and resized by the program."
-    if p.generators > 1:
-        lines.append(f"- They are of {'all' if chosen.further else 'the first of'} {p.generators} generators"
-                     f"{', numbered from 0 in `origins.csv`' if chosen.further else ''}.")
+    if chosen.further:
+        lines.append(f"- They are of all {p.generators} generators, numbered from 0 in `origins.csv`.")
     if (models := run.finished("train")) is not None:
         lines += [f"- Diffusion model {model.name}: saw {model.images} images drawn from {model.pairs} real "
                   f"pairs; {model.parameters} parameters; SHA-256 of its weights {model.sha256[:16]}..."
@@ -144,17 +150,17 @@ def _worth(chosen: ExportSet) -> str:
     if result is None or not result.complete:
         return ("Not known: chapter 7 tests whether networks that are trained on such pairs do better, and "
                 "this run has not finished it.")
-    gains = {kind: recommendation.gain(run, result, kind) for kind in chosen.sets}
-    rows = [[kind.name, str(size), text] for kind, told in gains.items() if told for size, text in [told]]
-    if not rows:
+    gains = remarks.gains(chosen)
+    if not gains:
         return "Not known: chapter 7 of the run has compared none of these pairs with real pairs alone."
-    found = recommendation.of(run)
+    rows = [[kind.name, str(size), text] for kind, (size, text) in gains.items()]
+    found = remarks.conclusion(chosen)
     return (table(["data type", "real pairs", "gain over the real pairs alone"], rows) +
             "\n\nThese are gains of networks that were trained on sets of so many real pairs, in which "
             f"{naming.mixing(run.params.augment)}, and tested on images that no part of the run has seen; "
             "with 95 % intervals and a verdict by a rule."
             f"{f' What the run concludes: {found}' if found else ''}"
-            f"{_another(chosen, max(size for size, _ in filter(None, gains.values())))}")
+            f"{_another(chosen, max(size for size, _ in gains.values()))}")
 
 
 def _another(chosen: ExportSet, size: int) -> str:

@@ -28,6 +28,7 @@ from diffusegen_core.store import files
 log = logging.getLogger(__name__)
 
 CARD, ORIGINS = "README.md", "origins.csv"
+DEFAULT = Path("exports")  # where exports go by default: the checkout's .gitignore keeps it out of commits
 NAMES = "-names.csv"  # suffix to the folder's name, of the file beside it that resolves numbers to names
 
 
@@ -61,16 +62,17 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
            keep_names: bool = False, held_out: bool = False) -> tuple[Path, ExportSet]:
     """Write the finished pairs of a run in one of FORMATS; returns the new folder and what it holds.
 
-    By default the folder is named after the run and the format, in the current directory. Pairs are numbered,
-    and the file `names_of` the folder, readable by the user alone, has their names in the run; with
-    `keep_names` they keep these names. `types`, `real`, `native`, `generators` and `held_out` are as in
+    By default the folder is named after the run and the format, in DEFAULT. Pairs are numbered, and the file
+    `names_of` the folder, readable by the user alone, has their names in the run; with `keep_names` they keep
+    these names. `types`, `real`, `native`, `generators` and `held_out` are as in
     `choosing.choose`; `by_class` writes one plane per class, as is done anyway where classes may overlap.
 
     UserError where the format cannot hold such images, masks or held-out pairs, where the run lacks the
     pairs, and where the folder is not empty, lies in a run or among its data, has a file of names beside it,
     or is not named as nnU-Net requires.
     """
-    place = out or Path(to_nnunet.name(run.folder.name) if to == "nnunet" else f"{run.folder.name}-{to}")
+    name = run.folder.name
+    place = out or DEFAULT / (to_nnunet.name(name) if to == "nnunet" else f"{name}-{to}")
     refuse_place(run, place)
     files.refuse_full(place)  # before the run is read, which takes seconds
     _tell_of_leftovers(place)
@@ -140,7 +142,7 @@ def models(run: Run, out: Path | None = None) -> tuple[Path, Trained]:
 
     UserError where the run has none, and where the folder is not empty or lies in a run or among its data.
     """
-    place = out or Path(f"{run.folder.name}-models")
+    place = out or DEFAULT / f"{run.folder.name}-models"
     refuse_place(run, place)
     files.refuse_full(place)
     _tell_of_leftovers(place)

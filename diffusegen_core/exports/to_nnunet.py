@@ -29,6 +29,8 @@ Its folds keep pairs of one patient together, where
   patients are known, as nnU-Net's own would not."""
 NO_FOLDS = ("there is none, as the dataset has fewer than two real pairs to train on; folds that nnU-Net "
             "draws would validate on near-copies.")
+OTHER_FOLDS = """
+  They are not the splits below, which are for programs that use a single split."""
 
 
 def name(run_name: str) -> str:
@@ -67,4 +69,4 @@ def write(folder: Path, chosen: ExportSet, called: str) -> str:
     kind = (" (RGB, one file for its three channels)" if len(chosen.channels) == 3 else
             " (grey)" if whole else " and so on (grey, a file for each channel)")
     return LAYOUT.format(number=called[7:10], kind=kind, test=HELD_OUT if chosen.tested else "",
-                         folds=text.format(name=called) if folds else NO_FOLDS)
+                         folds=text.format(name=called) + OTHER_FOLDS if folds else NO_FOLDS)

@@ -32,6 +32,8 @@ PLACE = f"{WRITING}progress.json"  # that file's name in the run folder, whose n
 KERNEL = "DIFFUSEGEN_KERNEL"  # the environment variable that names the private folder of a chapter's kernel
 ALIVE = "alive"  # the file there whose time is when the kernel last worked, or waited as it should
 INTERVAL = 60.0  # seconds between lines of a log
+TELLING = 0.02  # share of a bar from which on it tells the time left; after SETTLED seconds it does anyway
+SETTLED = 300.0
 MOMENT = 1.0  # seconds: items that take less are not reported, and the file is not written more often
 
 item: ContextVar[str] = ContextVar("item", default="")  # the name of the work item that a worker is doing
@@ -131,7 +133,9 @@ def levels() -> list[Level]:
         total, began = known["total"] or 0, known["initial"]
         # Of the current item, the share that its own bar shows counts as done.
         done = known["n"] + (told[0]["share"] * one.at_hand if told and one.bars < 2 else 0)
-        left = known["elapsed"] * (total - done) / (done - began) if done > began else None
+        # At the start it is mostly what happens once, such as imports, that has taken the time.
+        tells = done - began >= TELLING * (total - began) or known["elapsed"] >= SETTLED
+        left = known["elapsed"] * (total - done) / (done - began) if tells and done > began else None
         told.insert(0, {"title": known["prefix"], "share": min(1.0, done / total) if total else 0.0,
                         "elapsed": known["elapsed"], "left": left, "note": known["postfix"] or ""})
     return told
@@ -182,6 +186,7 @@ class _Told(tqdm):
 class _Plain(tqdm):
     """A bar where nothing can change in place: all bars under way are reported together."""
 
+    posted = False  # whether the file of progress shows it
     at_hand = 0.0  # cost of the item under way
     bars = 0  # how many bars of its own the item has had
     before = 0.0  # the part of its cost that was done before, and not in this bar's time
@@ -205,8 +210,8 @@ class _Plain(tqdm):
     def close(self) -> None:
         under_way = any(one is self for one in _live)  # by identity: bars of one position compare equal
         _live[:] = [one for one in _live if one is not self]
-        if under_way and POSTED in os.environ:
-            _post(MOMENT if _live else 0.0)
+        if under_way and POSTED in os.environ:  # an ended bar must not stay there until another one is told
+            _post(0.0 if self.posted or not _live else MOMENT)
         super().close()
 
 
@@ -239,6 +244,8 @@ def _log() -> None:
 def _post(interval: float) -> None:
     """Replace the file of the levels, if it is time. It is only informative: a full disk ends no chapter."""
     if _reports.due(interval):
+        for one in _live:
+            one.posted = True
         path = Path(os.environ[POSTED])
         fresh = path.with_name(f"{WRITING}fresh-progress.json")
         with contextlib.suppress(OSError):

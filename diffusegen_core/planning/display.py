@@ -12,20 +12,25 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 from tqdm import tqdm
 
 from diffusegen_core.config.environment import environment
+from diffusegen_core.config.errors import UserError, printable
 from diffusegen_core.config.text import about, duration
 from diffusegen_core.parallel import progress
 from diffusegen_core.planning import remaining
+from diffusegen_core.planning.preflight import CHECKS
 from diffusegen_core.run import Run
+from diffusegen_core.store import files
 
 log = logging.getLogger(__name__)
 LINE = "{desc} |{bar}|"
 LOOK = 1.0  # seconds between looks at the chapter's progress
+SAID = f"{files.WRITING}said.json"  # in the run folder: what `status` repeats, removed like progress.PLACE
 # Counts the work of a run in a separate process: it takes seconds, during which a run may be interrupted.
 COUNTING = ("import sys; from diffusegen_core.planning import remaining; "
             "from diffusegen_core.run import Run; remaining.counted(Run.open(sys.argv[1]), keep=True)")
@@ -42,8 +47,10 @@ class Display:
         self.place = run.folder / progress.PLACE
         self.finished: dict[str, float] = {}
         self.now: tuple[str, float] | None = None  # the chapter under way, and since when
+        self.whole: progress.Level | None = None  # its bar of all its work, as last told
         self.rest: remaining.Ahead | None = None
         self.child: subprocess.Popen[bytes] | None = None  # the process that counts the work
+        self.word: dict[str, str | None] = {}  # what `status` was last told
         self.lines: list[tqdm] = []
         self.ended = threading.Event()
         self.held = contextlib.ExitStack()
@@ -75,6 +82,7 @@ class Display:
             line.close()
         self.held.close()
         self.place.unlink(missing_ok=True)
+        (self.run.folder / SAID).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def chapter(self, title: str, name: str) -> Iterator[None]:
@@ -82,7 +90,7 @@ class Display:
         self.place.unlink(missing_ok=True)
         self._say(f"{title}: running, {len(self.finished) + 1} of {len(self.chapters)}")
         began = time.monotonic()
-        self.title, self.now = title, (name, began)
+        self.title, self.now, self.whole = title, (name, began), None
         yield
         self.now = None
         self.finished[name] = time.monotonic() - began
@@ -90,12 +98,18 @@ class Display:
         then = f"; {about(left)} left" if left and len(self.finished) < len(self.chapters) else ""
         self._say(f"{title}: finished in {duration(self.finished[name])}{then}")
 
+    def up_to_date(self, title: str, name: str) -> None:
+        """Say that a chapter has nothing to do."""
+        self.finished[name] = 0.0
+        self._say(f"{title}: up to date, {len(self.finished)} of {len(self.chapters)}")
+
     def _watch(self) -> None:
         told = time.monotonic()
         while not self.ended.wait(LOOK):
             levels = progress.posted(self.run.folder)
             if levels and self.rest is None:  # not earlier: a run with nothing to do ends before
                 self._estimate()
+            self._leave_word(self._left(levels))
             if self.lines:
                 self._draw(levels)
             elif self.now and time.monotonic() - told >= progress.INTERVAL:
@@ -123,7 +137,19 @@ class Display:
         if self.rest is None or not self.rest.work:
             return None
         elapsed = time.monotonic() - self.now[1] if self.now else 0.0
+        if self.now and levels and remaining.is_whole(self.now[0], levels[0]):
+            self.whole = levels[0]
+        elif self.now and self.whole:  # it has ended
+            levels = [{**self.whole, "left": (levels[0]["left"] if levels else None) or 0.0}]
         return remaining.left(self.rest, self.chapters, self.finished, elapsed, levels)
+
+    def _leave_word(self, left: float | None) -> None:
+        """Tell `diffusegen status` the time left, and with which chapter this command ends."""
+        word = {"left": None if left is None else about(left), "last": self.chapters[-1]}
+        if word != self.word:
+            with contextlib.suppress(UserError):  # it is only informative: a full disk ends no run
+                files.write_json(self.run.folder / SAID, word)
+                self.word = word
 
     def _whole(self, left: float | None) -> str:
         known = "time left not known yet" if left is None else f"{about(left)} left"
@@ -149,6 +175,16 @@ class Display:
     def _say(self, text: str) -> None:
         tqdm.write(text, file=self.real)
         self.real.flush()
+
+
+def said(folder: Path) -> tuple[str | None, str] | None:
+    """What the command that is making a run last said: the time left in words, None where it is not known
+    yet, and the last of its chapters. None if no command said it."""
+    told = files.read_json(folder / SAID)
+    match told:
+        case {"left": str() | None as left, "last": str(last)} if last in CHECKS:
+            return left and printable(left), last
+    return None
 
 
 class Lines(io.TextIOBase):

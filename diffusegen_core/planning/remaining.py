@@ -1,6 +1,6 @@
 """Estimate of the time that the rest of a run takes: its counted work, at the pace of the finished parts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -17,20 +17,24 @@ from diffusegen_core.planning import flops, plan
 from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import GENERATED, GRIDS, Run
 from diffusegen_core.store import files, stamps
-from diffusegen_core.store.artifacts import GENERATORS, NotMadeError, OutdatedError, key
+from diffusegen_core.store.artifacts import NotMadeError, OutdatedError, key
 
 WORK = "work.json"  # in the run folder: the counted work, as counting takes seconds
 COLUMNS = ["chapter", "work", "kind", "items", "flop"]
 # Time per FLOP relative to that of training, by kind of work: from `diffusegen plan params/smoke.yaml` on one
-# core of an AMD EPYC; for segmentation between that (6.2) and `kvasir_cpu.yaml` (2.3). It scales the pace of
-# the run's own finished parts.
-RELATIVE = {"features": 2.1, "sampling": 0.95, "training": 1.0, "styling": 1.7, "GAN": 7.8, "judging": 1.2,
-            "segmentation": 3.8}
-OPENING = 10.0  # approximate seconds of a chapter with nothing to make: imports, tables, figures
+# core of an AMD EPYC; segmentation is the geometric mean of five runs (1.2 to 6.2), judging that of three
+# on 20 to 60 pairs (4 to 6), most of whose time is comparing sets of pairs, which is not counted. It scales
+# the pace of the run's own finished parts.
+RELATIVE = {"features": 2.1, "sampling": 0.95, "training": 1.0, "styling": 1.7, "GAN": 7.8, "judging": 5.0,
+            "segmentation": 2.1}
+OPENING = 20.0  # approximate seconds of a chapter with nothing to make: imports, tables, figures
 LEAST = 0.05  # share of a run's work above which its pace is known, where nothing tells it before
-# Comparing sets of pairs, most of chapter 5 where they are few, is no counted work; its pace tells nothing of
+# Features and comparisons of few pairs take longer to begin than to compute: their pace tells nothing of
 # other chapters.
-APART = "evaluate"
+APART = ("cluster", "evaluate")
+ALIKE = ("segment", "augment")  # they train the same networks: the pace of one is that of the other
+WHOLE = ("train", *ALIKE)  # chapters whose outer bar is of all their work, unless its title has one of PARTS
+PARTS = ("base", "model of all", "Generators", "Features", "details")
 PRIOR = 0.2  # weight of the pace known before, as a share of the run's work: a small part's own is uncertain
 
 
@@ -44,12 +48,19 @@ class Ahead:
     pace: float | None
     """Seconds per such unit, one item after the other: from the finished parts, else 1 by the rates of a
     probe, else None."""
+    networks: float | None = None
+    """The same of the chapters ALIKE, from finished parts of these; None where there are none."""
+
+    def pace_of(self, page: str) -> float | None:
+        """The pace of a chapter."""
+        return self.pace if self.networks is None or page not in ALIKE else self.networks
 
     @property
     def seconds(self) -> float | None:
         """Seconds of computation left; None where the pace is unknown."""
-        total = sum(self.work.values())
-        return 0.0 if not total else None if self.pace is None else total * self.pace
+        each = [(work, self.pace_of(page)) for page, work in self.work.items() if work]
+        known = [work * pace for work, pace in each if pace is not None]
+        return sum(known) if len(known) == len(each) else None
 
 
 def known(run: Run) -> pd.DataFrame | None:
@@ -104,14 +115,19 @@ def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = Non
         weights[name] = weights.get(name, 0.0) + row.flop / cards * cost[row.kind]
     missing = {name: _missing(run, name) for name in weights}
     spent = took(run.folder)
-    there = [name for name in weights if missing[name] < 1 and spent.get(name, 0.0) > 0 and name != APART]
-    done = sum(weights[name] * (1 - missing[name]) for name in there)
-    pace = _pace(sum(spent[name] for name in there), done, sum(weights.values()), 1.0 if rates else None)
+    there = [name for name in weights if missing[name] < 1 and spent.get(name, 0.0) > 0]
+
+    def pace_by(names: Collection[str], before: float | None) -> float | None:
+        mine = [name for name in there if name in names]
+        done = sum(weights[name] * (1 - missing[name]) for name in mine)
+        total = sum(weight for name, weight in weights.items() if name in names)
+        return _pace(sum(spent[name] for name in mine), done, total, before)
+
     work: dict[str, float] = {}
     for name, weight in weights.items():
         page = PAGES.get(name, name)
         work[page] = work.get(page, 0.0) + weight * missing[name]
-    return Ahead(work, pace)
+    return Ahead(work, pace_by(set(weights) - {*APART}, 1.0 if rates else None), pace_by(ALIKE, None))
 
 
 def _costs(rates: Mapping[str, float]) -> dict[str, float]:
@@ -131,20 +147,33 @@ def left(rest: Ahead, chosen: Sequence[str], finished: Mapping[str, float], elap
     later = [name for name in chosen if name not in finished]
     if not later:
         return 0.0
-    now, total = later[0], sum(rest.work.get(name, 0.0) for name in chosen)
-    telling = {name: seconds for name, seconds in finished.items() if name != APART}
-    done = sum(rest.work.get(name, 0.0) for name in telling)
-    spent = sum(max(0.0, seconds - OPENING) for seconds in telling.values())
-    told = levels[0] if levels else None
-    if told and now != APART and told["left"] is not None and told["elapsed"] > 0:
-        spent += told["elapsed"]
-        done += rest.work.get(now, 0.0) * told["elapsed"] / (told["elapsed"] + told["left"])
-    pace = _pace(spent, done, total, rest.pace)
-    if pace is None and total:
+    now, told = later[0], levels[0] if levels else None
+    whole = told if told and is_whole(now, told) else None
+    telling = {name: (max(0.0, seconds - OPENING), rest.work[name]) for name, seconds in finished.items()
+               if rest.work.get(name) and name not in APART}
+    begun = whole or (told if rest.pace is None and not telling and now not in APART else None)
+    if begun and begun["left"] is not None and begun["elapsed"] > 0:
+        share = begun["elapsed"] / (begun["elapsed"] + begun["left"])
+        telling[now] = begun["elapsed"], rest.work.get(now, 0.0) * share
+
+    def pace_by(names: Collection[str], before: float | None) -> float | None:
+        spent, done = (sum(one[i] for name, one in telling.items() if name in names) for i in (0, 1))
+        return _pace(spent, done, sum(rest.work.get(name, 0.0) for name in chosen if name in names), before)
+
+    known = Ahead(rest.work, pace_by(set(chosen) - {*APART}, rest.pace), pace_by(ALIKE, rest.networks))
+    paces = {name: known.pace_of(name) for name in later}
+    if any(pace is None and rest.work.get(name) for name, pace in paces.items()):
         return None
-    whole = {name: OPENING + rest.work.get(name, 0.0) * (pace or 0.0) for name in later}
-    here = max(whole[now] - elapsed, told["left"] or 0.0 if told else 0.0)
-    return max(0.0, here) + sum(whole[name] for name in later[1:])
+    each = {name: OPENING + rest.work.get(name, 0.0) * (pace or 0.0) for name, pace in paces.items()}
+    here = each[now] - elapsed
+    if told and told["left"] is not None:
+        here = told["left"] if whole else max(here, told["left"])
+    return max(0.0, here) + sum(each[name] for name in later[1:])
+
+
+def is_whole(chapter: str, told: Level) -> bool:
+    """Whether a chapter's outermost bar is that of all its work."""
+    return chapter in WHOLE and not any(word in told["title"] for word in PARTS)
 
 
 def _pace(spent: float, done: float, total: float, before: float | None) -> float | None:
@@ -198,7 +227,6 @@ def took(folder: Path) -> dict[str, float]:
     """Seconds that the artifacts in place in a run folder took to make, by the folder of their chapter."""
     spent: dict[str, float] = {}
     for place, stamp in stamps.in_place(folder):
-        parts = place.relative_to(folder).parts
-        name = parts[2] if parts[0] == GENERATORS and len(parts) > 2 else parts[0]
+        name = stamps.made_by(place.relative_to(folder))
         spent[name] = spent.get(name, 0.0) + float(stamp["seconds"])
     return spent

@@ -11,11 +11,12 @@ from diffusegen_core.chapters import standing
 from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError, some
-from diffusegen_core.config.params import home
+from diffusegen_core.config.params import home, relative
 from diffusegen_core.config.text import about, counted, duration, size
 from diffusegen_core.parallel import progress
-from diffusegen_core.planning import pace, plan, probe, remaining
+from diffusegen_core.planning import display, pace, plan, probe, remaining
 from diffusegen_core.planning.flops import count
+from diffusegen_core.planning.plan import Plan
 from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.run import Run
 from diffusegen_core.store import aside, lock, ownparams
@@ -51,9 +52,13 @@ def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> It
         yield (f"Set aside{'' if holder else ' or unfinished'}: {counted(len(put_by), 'item')}, {total}; "
                f"`diffusegen clean {shown}` lists them.")
     to_do = set(table.index[table["status"].isin(TO_DO)])
-    if to_do:
+    last = None
+    if holder and (word := display.said(run.folder)):
+        left, last = word
+        yield f"Left of the running command: {left or 'not known yet'}. It ends with {_ending(last)}."
+    elif to_do:
         yield _time(run, shown, bool(holder), seconds)
-    yield next_step(table, shown, bool(holder), (run.folder / PAGE).is_file())
+    yield next_step(table, shown, bool(holder), (run.folder / PAGE).is_file(), last)
 
 
 def lines(table: pd.DataFrame, took: Mapping[str, float], counts: Mapping[str, str]) -> Iterator[str]:
@@ -144,7 +149,7 @@ def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
             return f"Left to make: {about(left)}, judged by the progress of what is under way."
         measure = "" if running else f"; `diffusegen status {shown} --seconds 20` measures this device"
         return f"Left to make: time unknown, as too little is finished yet{measure}."
-    here = f"; of what is under way {about(levels[0]['left'])}" if levels and levels[0]["left"] else ""
+    here = f"; of it, {levels[0]['title']} {about(levels[0]['left'])}" if levels and levels[0]["left"] else ""
     return f"Left to make: {about(rest.seconds)}, one item after the other{here}.{told}"
 
 
@@ -158,11 +163,17 @@ def _by_progress(run: Run, rest: remaining.Ahead, levels: Sequence[progress.Leve
     return remaining.left(rest, chapters[chapters.index(now):], {}, float(levels[0]["elapsed"]), levels)
 
 
-def next_step(table: pd.DataFrame, shown: str, running: bool, book: bool) -> str:
-    """The command that comes next."""
+def _ending(last: str) -> str:
+    """The chapter that a command ends with, in words."""
+    return f"chapter {NUMBERS[last]}" if last in NUMBERS else "the last one"
+
+
+def next_step(table: pd.DataFrame, shown: str, running: bool, book: bool, last: str | None = None) -> str:
+    """The command that comes next; `last` is the chapter that a running one ends with, None if unknown."""
     again = f"diffusegen run {shown}/{ownparams.PARAMS}"
     if running:
-        return f"Next: `diffusegen status {shown}` in a while; the run goes on by itself."
+        then = f"; `{again}` makes the rest afterwards" if last in NUMBERS else "; the run goes on by itself"
+        return f"Next: `diffusegen status {shown}` in a while{then}."
     if "refused" in set(table["status"]):
         return f"Next: correct what is refused, then `{again}`."
     if set(table["status"]) & set(TO_DO):
@@ -170,6 +181,29 @@ def next_step(table: pd.DataFrame, shown: str, running: bool, book: bool) -> str
     if not book:
         return f"Next: `diffusegen book {shown}` builds the book."
     return f"Next: open {shown}/{PAGE.as_posix()} in a browser."
+
+
+def beside_plan(run: Run, plan: Plan) -> tuple[str, bool]:
+    """What is there and left of a run whose whole work is planned, in words, and whether nothing is left; ""
+    where nothing is there."""
+    if not ownparams.is_there(run.folder):
+        return "", False
+    folder, table = relative(run.folder), standing.table(run.params, run.read)
+    statuses = set(table["status"])
+    if not statuses & {*TO_DO, "refused"}:
+        built = (run.folder / PAGE).is_file()
+        return f"All of this is made in {folder}. {next_step(table, folder, False, built)}", True
+    rates = {} if plan.rates is None else plan.rates.set_index("kind")["rate"].dropna().to_dict()
+    left = remaining.ahead(run, plan.table[remaining.COLUMNS], rates).seconds
+    time = "" if left is None else f": {about(left)}, one item after the other"
+    return f"A part of this is made in {folder}, and `diffusegen run` makes only the rest{time}.", False
+
+
+def unfinished(run: Run) -> str:
+    """The command that goes on with a run, as the last line of one that has made a part; "" if nothing is
+    left."""
+    table = standing.table(run.params, Run(run.params).read)  # notebooks have made more than `run` has read
+    return next_step(table, relative(run.folder), False, True) if set(table["status"]) & set(TO_DO) else ""
 
 
 def every() -> Iterator[str]:
@@ -188,8 +222,8 @@ def _brief(folder: Path) -> str:
         table = Run.open(folder).status()
     except UserError as error:
         return f"cannot be read: {error}"
-    parts = [f"{_pages(table, 'made', 'none')} of {len(NUMBERS)} chapters made"]
-    stale = len(NUMBERS) - _pages(table, "made", "none", "to make", "refused")
+    parts = [f"{_pages(table, 'made', 'none')} of {len(NUMBERS) + 1} chapters made"]
+    stale = len(NUMBERS) + 1 - _pages(table, "made", "none", "to make", "refused")
     parts += [f"{stale} stale"] if stale else []
     parts += ["a part is refused"] if "refused" in set(table["status"]) else []
     parts += ["book built"] if (folder / PAGE).is_file() else []
@@ -198,6 +232,8 @@ def _brief(folder: Path) -> str:
 
 
 def _pages(table: pd.DataFrame, *among: str) -> int:
-    """How many chapters have only results with these statuses."""
-    return sum(set(table["status"][[PAGES.get(name, name) == chapter for name in table.index]]) <= set(among)
-               for chapter in NUMBERS)
+    """How many chapters have only results with these statuses. The last, the summary, has none of its own: it
+    counts as those do that it sums up."""
+    pages = {chapter: set(table["status"][[PAGES.get(name, name) == chapter for name in table.index]])
+             for chapter in NUMBERS}
+    return sum(statuses <= set(among) for statuses in (*pages.values(), pages["segment"] | pages["augment"]))

@@ -21,7 +21,7 @@ from typing import Any
 from diffusegen_core.config import devices
 from diffusegen_core.config.errors import UserError, some
 from diffusegen_core.config.text import duration
-from diffusegen_core.store import files, lock, moves
+from diffusegen_core.store import files, lock, moves, stamps
 from diffusegen_core.store.ownparams import PARAMS
 from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP, Stamp, altered, contents, described, read_stamp
 
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 SHOWN = 5  # reasons listed in a message
 LONG = 60  # longest value shown in full there, in characters
 FEW = 3  # names listed one by one; more are counted
-GENERATORS = "generators"  # the folder of a run that has a subfolder for each further generator
 CHANGED = "-changed"  # suffix of the key where files were changed by hand before they were set aside
 Recipe = dict[str, Any]
 IN_A_SHELL = "DIFFUSEGEN_IN_A_SHELL"  # environment variable, set for notebooks that the command executes
@@ -263,8 +262,7 @@ class Artifact:
     def _chapter(self) -> str:
         """The chapter that makes it: the outer run's chapter if this run lies within another, but for a
         further generator the generator's own."""
-        parts = (self.run.relative_to(lock.outermost(self.run)) / self.name).parts
-        return parts[2] if parts[0] == GENERATORS else parts[0]
+        return stamps.made_by(self.run.relative_to(lock.outermost(self.run)) / self.name)
 
     def _elsewhere(self) -> Path | None:
         """Where this artifact lies if not in place: set aside, or where a killed process had finished it.

@@ -8,6 +8,7 @@ from diffusegen_core.store import files
 
 STAMP = "made.json"
 MAKING, ASIDE = "making", "aside"  # folders of a run
+GENERATORS = "generators"  # another, with a subfolder for each further generator
 Stamp = dict[str, Any]
 LONGEST = 1e10  # seconds of work that a stamp may state: about three centuries
 CARDS = "cards"  # in a stamp: how many graphics cards worked together, on average, if more than one
@@ -26,6 +27,12 @@ def read_stamp(folder: Path) -> Stamp | None:
         return None
     told = 0 <= stamp["seconds"] < LONGEST and all(map(files.plain, (*stamp["outputs"], *stamp["shown"])))
     return stamp if told else None
+
+
+def made_by(place: Path) -> str:
+    """The chapter that an artifact belongs to, by its place relative to the run folder."""
+    parts = place.parts
+    return parts[2] if parts[0] == GENERATORS and len(parts) > 2 else parts[0]
 
 
 def cards(stamp: Stamp) -> float:

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusegen_core.store import lock, moves, seeds
-from diffusegen_core.store.artifacts import GENERATORS, Artifact, Recipe
+from diffusegen_core.store.artifacts import Artifact, Recipe
+from diffusegen_core.store.stamps import GENERATORS
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Workspace:
     """As the parameter `tracking`."""
     number: int = 0
     """The generator that this workspace belongs to; 0 also for what exists once in a run."""
+
+    @property
+    def whose(self) -> str:
+        """The generator in words, for progress: " of generator 1"; "" for the first, 0."""
+        return f" of generator {self.number}" if self.number else ""
 
     def artifact(self, name: str, recipe: Recipe) -> Artifact:
         """The artifact whose place is the folder `name` of the run."""
