@@ -223,7 +223,7 @@ def test_a_small_set_whose_generator_sees_it_alone_is_pasted_from_itself(tmp_pat
     supply = trainsets.expected(p)
     assert augment.types(supply, p.augment) == [PASTE]
     assert augment.types(supply, p.augment.model_copy(update={"types": None})) == [
-        DataType.parse("1-Styled-Diff"), PASTE]
+        PASTE, DataType.parse("1-Styled-Diff")]
     experiment = next(e for e in augment.grid(supply, p.augment, p.segment) if e.data_type == PASTE)
     assert augment.needs_own(p.augment, experiment)
     small = augment.subsets(p.seed, Run(p).make("data").names[:4], p.augment, p.segment)[0]
@@ -239,6 +239,10 @@ def test_a_plan_counts_them_without_work(tmp_path: Path):
     assert row["disk"] > 0
 
 
-def test_the_default_of_chapter_7_adds_paste_and_the_gan(tmp_path: Path):
+def test_the_default_of_chapter_7_adds_paste_and_the_gan_and_its_order_is_that_of_the_other_chapters(
+        tmp_path: Path):
     p = values(tmp_path)
-    assert augment.types(trainsets.expected(p), p.augment) == [DataType.parse("2-Styled-Paint"), GAN, PASTE]
+    supply = trainsets.expected(p)
+    assert augment.types(supply, p.augment) == [GAN, PASTE, DataType.parse("2-Styled-Paint")]
+    asked = p.augment.model_copy(update={"types": ["2-Styled-Paint", "2-Paint", "Paste"]})
+    assert [one.name for one in augment.types(supply, asked)] == ["Paste", "2-Paint", "2-Styled-Paint"]
