@@ -11,8 +11,9 @@ from made_up import changed
 from PIL import Image
 
 from diffusegen_core.config import params
+from diffusegen_core.config.text import duration
 from diffusegen_core.parallel import fanout
-from diffusegen_core.report import evaluate_tables, published, tables
+from diffusegen_core.report import evaluate_tables, published, style_tables, tables
 from diffusegen_core.run import Run
 from diffusegen_core.store import artifacts
 
@@ -80,6 +81,16 @@ def test_a_table_that_goes_on_beside_the_window_has_a_shadow_on_that_side(
     assert row[150] == 255
 
 
+@pytest.mark.parametrize(("name", "generators", "seconds"), [
+    ("inpaint", 1, 20), ("inpaint", 3, 3 * 20 + 3), ("evaluate", 3, 20)])
+def test_the_time_of_a_chapter_is_that_of_all_its_generators(name: str, generators: int, seconds: int):
+    run = SimpleNamespace(params=SimpleNamespace(generators=generators),
+                          read=lambda name, number: SimpleNamespace(seconds=20.0 + number))
+    table = tables.took(run, name)
+    assert table.frame["this run"].tolist() == [duration(seconds), f"{name}/"]
+    assert ("all 3 generators" in table.caption) == (seconds > 20)
+
+
 def test_small_numbers_are_powers_of_ten_as_in_the_paper():
     frame = pd.DataFrame({"x": [1.14e-5, 0.25, 2e6, float("nan")]})
     assert [text.replace("\u00a0", " ") for text in tables.show(frame, "t", "C.").frame["x"]] == [
@@ -90,10 +101,10 @@ def test_the_name_of_a_weights_file_stays_text_in_a_caption():
     hostile = "resnet18 (<b>`x`{numref}$.pth)"
     copies = pd.DataFrame({"share": [0.0]}, index=pd.Index(["Real"], name="data type"))
     audited = SimpleNamespace(copies=copies, held_out=SimpleNamespace(pairs=None), backbone=hostile)
-    steps = pd.DataFrame([{"step": step, **dict.fromkeys(tables.LOSSES, 1.0)} for step in (1, 2)])
+    steps = pd.DataFrame([{"step": step, **dict.fromkeys(style_tables.LOSSES, 1.0)} for step in (1, 2)])
     styled = SimpleNamespace(steps={"2-Styled-Diff": steps}, backbone=hostile, vgg=hostile, table=copies)
-    for shown in (evaluate_tables.copies(audited), tables.styled(styled),
-                  tables.losses(params.Params(), styled)):
+    for shown in (evaluate_tables.copies(audited), style_tables.styled(styled),
+                  style_tables.method(params.Params(), styled)):
         text = shown._repr_markdown_().split("\n")[0]
         assert "&lt;b&gt;\\`x\\`\\{numref\\}\\$.pth" in text
         assert hostile not in text

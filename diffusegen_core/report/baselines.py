@@ -17,7 +17,7 @@ NONE = "inpaint.baselines is not set"
 
 def table(result: Pasted | None) -> Table:
     """One row per data type; where the run has none, one row that says so."""
-    frame = pd.DataFrame([{"data type": "none", "": NONE}]) if result is None else result.table
+    frame = pd.DataFrame([{"data type": "none", "why": NONE}]) if result is None else result.table
     return show(frame, "inpaint-pasted", "Pairs of this run that no model painted. Areas are shares of the "
                 "image.", {column: ".3f" for column in frame if "area" in column})
 

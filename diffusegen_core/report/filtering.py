@@ -52,7 +52,7 @@ def table(run: Run) -> Table:
     """`frame` with a caption; without a filter, one row that says so."""
     rows = frame(run)
     if rows.empty:
-        return show(pd.DataFrame([{"data type": "none", "": NONE}]), "filter-types", "The filter of this "
+        return show(pd.DataFrame([{"data type": "none", "why": NONE}]), "filter-types", "The filter of this "
                     "run.")
     every = [run.read("filter", number) for number in range(run.params.generators)]
     seconds = every[0].seconds + sum(one.seconds for other in every[1:] for one in other.judged.values())

@@ -237,7 +237,7 @@ def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: s
                      **{f"{heading}, over {what}": _text(each.within(least, 1), digits)
                         for what, each in zip(("images", "groups"), both, strict=True)}})
     frame = plain(pd.DataFrame(rows)) if rows else pd.DataFrame([{
-        "test set": "none", "": "no test set of this run names its sequences, centres or patients"}])
+        "test set": "none", "why": "no test set of this run names its sequences, centres or patients"}])
     return show(frame, name, f"{sentence(heading.replace(DICE, captioned(p)))}, computed in this run, with "
                 "95 % intervals that take images to be independent, and with intervals that resample whole "
                 "groups: sequences of frames, or the centres or patients that images are of.")
