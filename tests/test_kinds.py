@@ -231,7 +231,7 @@ def test_the_pages_of_a_run_use_the_words_of_its_data(run: Run, monkeypatch: pyt
     for notebook in notebooks.every():
         shown = page(notebook, run, monkeypatch)
         assert any(isinstance(one, Table) for one in shown)
-        assert all(all(list(one.frame)[1:]) for one in shown if isinstance(one, Table)), "values have headings"
+        assert all(all(list(one.frame)[1:]) for one in shown if isinstance(one, Table))
         told += [text for one in shown for text in texts(one)]
         plt.close("all")
     assert not [text for text in told if PAPERS.search(text)]
