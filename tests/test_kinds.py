@@ -226,6 +226,13 @@ def texts(shown: object) -> list[str]:
     return [text.get_text() for text in shown.findobj(Text)] if isinstance(shown, Figure) else []
 
 
+@pytest.mark.parametrize(("clusters", "words"), [(1, "all pairs"), (3, "similar pairs")])
+def test_the_scheme_of_a_run_with_one_cluster_speaks_of_one(clusters: int, words: str) -> None:
+    told = front._told(params.validate({"cluster": {"k": clusters}}))
+    assert told[0].startswith(words)
+    assert ("each" in told[1]) == (clusters > 1)
+
+
 def test_the_pages_of_a_run_use_the_words_of_its_data(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     told = [*limits.of(run.params), opening.page(run), *texts(front.scheme(run, run.pairs))]
     for notebook in notebooks.every():

@@ -13,7 +13,7 @@ from PIL import Image
 from diffusegen_core.config import params
 from diffusegen_core.config.text import duration
 from diffusegen_core.parallel import fanout
-from diffusegen_core.report import evaluate_tables, published, style_tables, tables
+from diffusegen_core.report import baselines, evaluate_tables, published, style_tables, tables
 from diffusegen_core.run import Run
 from diffusegen_core.store import artifacts
 
@@ -79,6 +79,24 @@ def test_a_table_that_goes_on_beside_the_window_has_a_shadow_on_that_side(
     row = np.asarray(Image.open(picture).convert("L"))[20]
     assert (row[1] < 200, row[298] < 200) == shaded
     assert row[150] == 255
+
+
+@pytest.mark.parametrize(("labels", "chosen", "whose"), [
+    (None, None, "of the image."),
+    ({"1": "liver", "2": "lesion"}, ["lesion"], "of the masks of lesion alone."),
+    ({"1": "liver", "2": "lesion"}, None, "of all classes together.")])
+def test_areas_say_of_which_classes_they_are(labels: dict | None, chosen: list[str] | None, whose: str):
+    p = params.validate({"data": {"source": "x", "labels": labels, "image_size": 32},
+                         "inpaint": {"classes": chosen}})
+    areas = pd.DataFrame({"area_before": [0.1, 0.2], "area_after": [1 / 32**2, 0.2]})
+    one = SimpleNamespace(manifest=areas)
+    mean = pd.DataFrame({"mean area after": [0.1]}, index=pd.Index(["1-Paint"], name="data type"))
+    made = SimpleNamespace(table=mean, sets={"1-Paint": one})
+    table = tables.inpainted(SimpleNamespace(params=p, inpainted=made))
+    assert table.caption.endswith(whose)
+    assert table.frame["smallest mask after, px"].tolist() == ["1"]
+    pasted = baselines.table(SimpleNamespace(table=mean), p.data.classes)
+    assert ("all classes together" in pasted.caption) == (labels is not None), "a mask marks all of them"
 
 
 @pytest.mark.parametrize(("name", "generators", "seconds"), [

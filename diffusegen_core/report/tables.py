@@ -13,7 +13,6 @@ import torch
 
 from diffusegen_core.chapters import inpaint
 from diffusegen_core.chapters.cluster import Clusters
-from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.tasks import origin
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
@@ -248,17 +247,22 @@ def repaint(p: Params) -> Table:
         given = settings.respacing, settings.jump_length, settings.resampling
         columns[name] = [*map(str, given), f"{len(repaint_levels(*given)) - 1:,}",
                          f"{inpaint.calls(settings):,}"]
-    frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling r", "transitions",
+    frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling U", "transitions",
                                "network calls"], **columns})
     return show(frame, "inpaint-schedule", "The RePaint schedule of this run, and the paper's as published. "
                 "Transitions and calls are counted from the first three rows; a step down guided by given "
                 "masks takes two calls.")
 
 
-def inpainted(result: Inpainted) -> Table:
-    """One row per data type."""
-    return show(result.table, "inpaint-types", "Synthetic pairs of this run. Areas are shares of the image.",
-                {"mean area before": ".3f", "mean area after": ".3f"})
+def inpainted(run: Run) -> Table:
+    """One row per data type; the smallest mask is in pixels of the run's images."""
+    p, result = run.params, run.inpainted
+    least = [one.manifest["area_after"].min() * p.data.image_size**2 for one in result.sets.values()]
+    of = (f", of the masks of {escaped(' and '.join(p.inpaint.classes))} alone" if p.inpaint.classes else
+          ", of the masks of all classes together" if len(p.data.classes) > 1 else "")
+    return show(result.table.assign(**{"smallest mask after, px": least}), "inpaint-types",
+                f"Synthetic pairs of this run. Areas are shares of the image{of}.",
+                {"mean area before": ".3f", "mean area after": ".3f", "smallest mask after, px": ".0f"})
 
 
 def data(p: Params) -> str:
