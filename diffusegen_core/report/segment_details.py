@@ -45,11 +45,11 @@ def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
         frame, parting = _parted(result.images.merge(areas, on=["test_set", "image"]), areas)
         parts[title] = frame.assign(value=frame[column] if column in frame else float("nan"))
         told.append((title, parting))
-    of = "the images that have the class" if _several(run.params) else "the test set"
+    what, of = (("Dice of each class", "the images that have the class") if _several(run.params) else
+                (sentence(captioned(run.params)), "the test set"))
     return _thirds(run.params, result, parts, by, name,
-                   f"{sentence(captioned(run.params))} by the area of the objects in an image, computed in "
-                   f"this run, with 95 % intervals. Each size is a third of {of}: {_bounds(told)}"
-                   f"{whole(result)}")
+                   f"{what} by the area of the objects in an image, computed in this run, with 95 % intervals. Each "
+                   f"size is a third of {of}: {_bounds(told)}{whole(result)}")
 
 
 def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None:
@@ -206,13 +206,13 @@ def _parted(frame: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, str
     words = [f"in {escaped(test)} up to {low:.1%} of the image, up to {high:.1%}, and more".replace("%", " %")
              for test, (low, high) in of_test.items()]
     return (pd.concat(parts) if parts else frame.assign(third=pd.Series(dtype=str)),
-            "; ".join(words) or "there is none")
+            "; ".join(words))
 
 
 def _bounds(told: list[tuple[str, str]]) -> str:
     """The bounds of every class in words, by its name where there are several."""
-    return (". ".join(f"{sentence(escaped(title))}: {words}" for title, words in told) if len(told) > 1 else
-            told[0][1]) + "."
+    known = [f"{escaped(title)}, {words}" if len(told) > 1 else words for title, words in told if words]
+    return f"{'; '.join(known) or 'there is none'}."
 
 
 def _resampled(result: Tested, frame: pd.DataFrame) -> list[str]:
