@@ -48,8 +48,8 @@ def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
     what, of = (("Dice of each class", "the images that have the class") if _several(run.params) else
                 (sentence(captioned(run.params)), "the test set"))
     return _thirds(run.params, result, parts, by, name,
-                   f"{what} by the area of the objects in an image, computed in this run, with 95 % intervals. Each "
-                   f"size is a third of {of}: {_bounds(told)}{whole(result)}")
+                   f"{what} by the area of the objects in an image, computed in this run, with 95 % "
+                   f"intervals. Each size is a third of {of}: {_bounds(told)}{whole(result)}")
 
 
 def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None:
