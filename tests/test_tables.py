@@ -64,21 +64,27 @@ def test_data_types_in_a_second_column_have_the_class_by_which_the_stylesheet_ke
 
 
 @pytest.mark.parametrize(("width", "scrolled", "shaded"), [
-    (900, 0, (False, True)), (900, 200, (True, True)), (900, 600, (True, False)), (300, 0, (False, False))])
+    (900, 0, (False, True)), (900, 200, (True, True)), (900, 600, (True, False)), (300, 0, (False, False)),
+    (320, 0, (False, True)), (320, 20, (True, False))])
 def test_a_table_that_goes_on_beside_the_window_has_a_shadow_on_that_side(
         width: int, scrolled: int, shaded: tuple[bool, bool], tmp_path: Path):
     page, picture = tmp_path / "page.html", tmp_path / "page.png"
     page.write_text(
         "<style>:root { --pst-color-background: white; --pst-color-text-base: black; } body { margin: 0; }"
         ".pst-scrollable-table-container { height: 100px; width: 300px; overflow-x: auto; }"
-        f"{(ROOT / 'book' / '_static' / 'book.css').read_text()}</style>"
-        f"<div class=pst-scrollable-table-container><div style='width: {width}px; height: 40px'></div></div>"
+        f"{(ROOT / 'book' / '_static' / 'book.css').read_text()}"
+        "table { border-collapse: collapse; } td { padding: 0; }"
+        "</style><div class=pst-scrollable-table-container><table>"
+        "<caption>Of a table.<br>Two lines.</caption>"
+        f"<tr><td style='width: {width}px; min-width: {width}px; height: 40px'></td></tr></table></div>"
         f"<script>document.querySelector('div').scrollLeft = {scrolled};</script>", encoding="utf-8")
     with Browser() as browser:
         browser.open_page(page, width=390, picture=picture)
-    row = np.asarray(Image.open(picture).convert("L"))[20]
+    shown = np.asarray(Image.open(picture).convert("L"))
+    row = shown[60]
     assert (row[1] < 200, row[298] < 200) == shaded
     assert row[150] == 255
+    assert shown[3, 280:300].min() == 255, "nothing lies over the caption"
 
 
 @pytest.mark.parametrize(("labels", "chosen", "whose"), [
@@ -173,3 +179,21 @@ def test_a_stamp_that_is_none_tells_a_page_nothing(nano_params: params.Params, m
     assert "; Abacus; " in tables.line(run)
     assert tables.line(run).endswith("1 min 10 s of work, workers and GPUs added up.")
     assert "| device | Abacus |" in tables.facts(run, "x")._repr_markdown_()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_parameter_is_broken_in_the_middle_of_its_name(width: int, tmp_path: Path):
+    rows = "".join(f"<tr><td><code class=literal>{name}</code></td><td>{30 * 'Words and words. '}</td></tr>"
+                   for name in ("data.holdout", "augment.generator_sees", "segment.decoder_channels"))
+    page = tmp_path / "page.html"
+    page.write_text(f"<style>{(ROOT / 'book' / '_static' / 'book.css').read_text()}</style>"
+                    f"<div class=pst-scrollable-table-container><table>{rows}</table></div>")
+    count = "[...document.querySelectorAll('code')].filter(e => e.getClientRects().length > 1).length"
+    with Browser() as browser:
+        report = browser.open_page(page, width=width)
+        lines = browser.call("Runtime.evaluate", expression=count, returnByValue=True)["result"]["value"]
+        inside = browser.call("Runtime.evaluate", returnByValue=True, expression=(
+            "document.querySelector('table').getBoundingClientRect().right"))["result"]["value"]
+    assert lines == 0
+    assert inside <= width, "nor does it push the text out of sight"
+    assert report.scroll_width <= width
