@@ -223,6 +223,8 @@ def test_figures_show_grey_images_and_the_colours_of_classes(run: Run) -> None:
         segment_figures.worst(run.segmented, classes=classes)]
     for figure in drawn:
         figure.canvas.draw()
+        words = [text for text in figure.findobj(Text) if text.get_text()]
+        assert min((text.get_fontsize() for text in words), default=8) >= 7, "too small for a phone"
     legends = [drawn[number].legends for number in (0, 2, 4, 6, 7, 8, 9)]
     assert [bool(legend) for legend in legends] == [len(classes) > 1] * len(legends)
     for legend in legends if len(classes) > 1 else ():

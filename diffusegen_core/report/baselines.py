@@ -1,6 +1,7 @@
 """The baselines without a model, beside what models painted: a table and a figure of chapter 3."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ def figure(pairs: Pairs, painted: Inpainted, result: Pasted | None, classes: Seq
     for left in range(abreast):
         for ax, title in zip(axes[0, left * width:], ["source", *(one.data_type.name for one in sets)],
                              strict=False):
-            ax.set_title(title, fontsize=6.5)
+            ax.set_title(fill(title, 10, break_long_words=False), fontsize=8)
     legend(drawn, classes)
     return drawn
 

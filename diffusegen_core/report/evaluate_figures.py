@@ -50,7 +50,7 @@ def copy_scores(result: Evaluated) -> Figure:
                 ax.ecdf(null, color=look(name)["color"], linewidth=0.7)
         ax.set(xlabel=f"score {title}", xlim=(0, None))
     axes[0].set(ylabel="share of images")
-    axes[0].legend(loc="upper left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 

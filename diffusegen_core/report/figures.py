@@ -38,7 +38,9 @@ LOOKS = {"Real": ("#000000", "o"), "GAN": ("#009E73", "P"), "Paste": ("#E69F00",
          "Full, inpainted": ("#56B4E9", "<"), "Full, styled": ("#CC79A7", ">")}
 STYLE: dict[str, Any] = {
     "figure.dpi": 110, "savefig.dpi": 160, "figure.constrained_layout.use": True,
-    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "legend.frameon": False,
+    # As large as text beside them on a wide page, so that it can be read where a phone halves a figure.
+    "font.size": 10.5, "axes.titlesize": 10.5, "axes.labelsize": 10.5, "legend.fontsize": 10,
+    "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.prop_cycle": cycler(color=COLOURS), "image.interpolation": "nearest",
 }
@@ -120,7 +122,7 @@ def board(rows: int, columns: int, width: float = WIDTH) -> tuple[Figure, np.nda
 
 def beside(ax: Axes, kind: str) -> None:
     """Label a row of small pictures with its data type; a long name is wrapped, to be as high as the row."""
-    ax.set_ylabel(textwrap.fill(kind, 14, break_long_words=False), fontsize=7)
+    ax.set_ylabel(textwrap.fill(kind, 14, break_long_words=False), fontsize=8)
 
 
 def samples(pairs: Pairs, count: int = 7, classes: Sequence[str] = ()) -> Figure:
@@ -142,7 +144,7 @@ def clusters(pairs: Pairs, result: Clusters, columns: int = 8) -> Figure:
         members = np.flatnonzero(result.labels == k)[:columns]
         for ax, i in zip(axes[k], members, strict=False):
             picture(ax, pairs.images[i])
-        axes[k, 0].set_ylabel(f"{k}  (n = {result.sizes[k]})", rotation=90)
+        axes[k, 0].set_ylabel(f"{k}\nn = {result.sizes[k]}")
     return figure
 
 

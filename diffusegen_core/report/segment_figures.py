@@ -130,7 +130,7 @@ def worst(result: Tested, rows: int = 6, classes: Sequence[str] = ()) -> Figure:
                 for numbers, colour, line in ((planes.numbered(pairs.masks[i]), "white", "solid"),
                                               (mask, COLOURS[5], "dashed")):
                     outlines(ax, numbers, pairs.planes.classes, colour, linewidths=0.9, linestyles=line)
-                ax.set_xlabel(f"Dice {dice:.2f}", fontsize=6, labelpad=1)
+                ax.set_xlabel(f"Dice {dice:.2f}", fontsize=8, labelpad=1)
         beside(row[0], kind)
     for ax, (test, _) in zip(axes[0, ::details.WORST], tests, strict=True):
         ax.set_title(test, loc="left")
