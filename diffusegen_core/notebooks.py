@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from diffusegen_core.config.params import Params, plain, relative
 from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.parallel import progress
 from diffusegen_core.planning.preflight import PAGES
+from diffusegen_core.report import fitting
 from diffusegen_core.run import GRIDS, Run
 from diffusegen_core.segmentation import experiments
 from diffusegen_core.segmentation.trials import Tested
@@ -113,11 +115,12 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
     stacks = _stacks(running)
     try:
         with (environment({IN_A_SHELL: "1"}), kernels.private() as private,
-              watchdog.watch(private, running, stacks)):
+              watchdog.watch(private, running, stacks), tempfile.TemporaryDirectory() as folder):
             papermill.execute_notebook(
-                str(notebook), str(running), {"profile": relative(run.folder), "changes": {}},
-                config=kernels.settings(private), kernel_name=KERNEL, start_timeout=kernels.START,
-                progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
+                str(_fitted(notebook, run, Path(folder))), str(running),
+                {"profile": relative(run.folder), "changes": {}}, config=kernels.settings(private),
+                kernel_name=KERNEL, start_timeout=kernels.START, progress_bar=False, stdout_file=sys.stdout,
+                stderr_file=sys.stderr)
     except PapermillExecutionError as error:
         failed = _fail(running)
         if error.ename in READABLE:
@@ -140,6 +143,14 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
         # The kernel is interrupted as well, and may die while its client still waits; that log is noise.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise
+
+
+def _fitted(notebook: Path, run: Run, folder: Path) -> Path:
+    """A copy of a chapter in a folder, with the cells that are for this run."""
+    chapter = nbformat.read(notebook, as_version=4)
+    chapter.cells = fitting.fitting(chapter.cells, _params(run.params))
+    nbformat.write(chapter, folder / notebook.name)
+    return folder / notebook.name
 
 
 def _keep_interrupted(running: Path, notebook: Path, run: Run) -> None:

@@ -123,6 +123,21 @@ def test_a_guided_step_and_its_pulls(model: Diffusion, pairs: Pairs, settings: P
     assert labels == ["zecon", "vgg", "mse", "sty", "l2", "sem", "rng", "shift", "noise"]
 
 
+def test_the_page_edits_an_image_as_the_run_does(nano_run: Run) -> None:
+    values = params.merged(params.plain(nano_run.params), {
+        "style.method": "sdedit", "style.respacing": 6, "style.skip": 2})
+    names: dict = {"run": Run(params.validate(values))}
+    exec(cells("04_style")[1].split("\nrun = ")[0], names)
+    cell, = [one for one in cells("04_style") if "sdedit(" in one]
+    exec(cell, names)
+    assert names["seen"].levels == [3, 2, 1, 0]
+    figure = plt.gcf()
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == ["inpainted", "i = 3", "i = 2", "i = 1", "i = 0", "result"]
+    masks = names["inpainted"][:, 3:], names["edited"][:, 3:]
+    assert torch.equal(*masks), "the mask comes back exact"
+
+
 @pytest.mark.parametrize("empty", [False, True])
 def test_where_no_polyp_was_painted_a_real_image_is_styled(model: Diffusion, pairs: Pairs, settings: Params,
                                                            empty: bool, tmp_path) -> None:

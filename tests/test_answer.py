@@ -357,14 +357,49 @@ def test_the_strip_shows_what_the_seed_draws_and_the_ends_what_the_measure_order
     figure = showcase.strip(nano_run)
     assert len(figure.axes) == len(showcase.ROWS) * len(names)
     assert [ax.get_ylabel() for ax in figure.axes[::len(names)]] == list(showcase.ROWS)
-    frame = pd.DataFrame({"name": list("abcd"), "seam_after": [3.0, 1.0, np.nan, 2.0]})
-    measure, rows = showcase.ordered(replace(one, manifest=frame))
-    assert (measure.column, rows["name"].tolist()) == ("seam_after", ["b", "d", "a"]), "a low seam is good"
-    agreeing = frame.assign(mask_dice=["0.5", "", "0.9", "0.7"])
-    measure, rows = showcase.ordered(replace(one, manifest=agreeing))
-    assert (measure.column, rows["name"].tolist()) == ("mask_dice", ["c", "d", "a"]), "and a high Dice"
-    assert showcase.ordered(replace(one, manifest=frame[["name"]])) is None
+    frame = pd.DataFrame({"name": list("abcd"), "seam_after": [3.0, 1.0, np.nan, 2.0],
+                          "mask_dice": ["0.5", "", "0.9", "0.7"]})
+    (_, drawn), (_, seam) = showcase.MEASURES, showcase.SEAMS
+    assert showcase.ordered(frame, seam)["name"].tolist() == ["b", "d", "a"], "a smooth border first"
+    assert showcase.ordered(frame, drawn)["name"].tolist() == ["c", "d", "a"], "and a high Dice"
+    assert showcase.ordered(frame[["name"]], drawn) is None
+    assert showcase.ranked(nano_run).measure == drawn
     assert len(showcase.extremes(nano_run).axes) >= 2
+    assert "The best and the worst of" in opening._extremes(nano_run)
+
+
+@pytest.mark.parametrize(("window", "column", "shown"), [
+    (None, "seam_before", "2-Diff"), (2.0, "seam_after", "2-Styled-Diff")])
+def test_a_smooth_border_is_called_no_good_pair_and_is_that_of_what_was_filled(
+        nano_run: Run, window: float | None, column: str, shown: str) -> None:
+    run, p = Run.open(nano_run.folder), nano_run.params
+    styled = run.styled
+    one = next(iter(styled.sets.values()))
+    edited = replace(one, manifest=one.manifest.drop(columns="mask_dice"))  # SDEdit draws no mask
+    run._results["style"] = replace(styled, sets={one.data_type: edited})
+    run.params = p.model_copy(update={"style": p.style.model_copy(update={"method": "sdedit"}),
+                                      "data": p.data.model_copy(update={"window": window})})
+    found = showcase.ranked(run)
+    assert (found.measure.column, found.of.data_type.name) == (column, shown)
+    assert not found.judges
+    text = opening._extremes(run)
+    assert "best" not in text.replace(opening.ENDS, "")
+    assert "can have the lowest" in text
+    assert f"({shown})" in text
+    axes = showcase.extremes(run).axes
+    dashed = [ax for ax in axes if any(part.get_linestyle()[0][1] for part in ax.collections)]
+    assert dashed, "the border that is measured is drawn"
+
+
+def test_pairs_that_a_filter_has_judged_are_ranked_by_it(nano_run: Run) -> None:
+    run = Run.open(nano_run.folder)
+    one = showcase.chosen(run)
+    scored = one.manifest.assign(agreement=np.linspace(0, 1, len(one)))
+    kept = replace(one, manifest=scored.tail(1), left_out=scored.iloc[:-1])
+    run._results["filter"] = SimpleNamespace(judged={one.data_type: SimpleNamespace(kept=kept)})
+    found = showcase.ranked(run)
+    assert (found.measure.column, found.judges) == ("agreement", True)
+    assert found.rows["name"].tolist() == one.manifest["name"].tolist()[::-1], "those set aside as well"
 
 
 def test_the_source_is_the_picture_that_was_painted_into(nano_run: Run) -> None:

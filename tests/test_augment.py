@@ -131,7 +131,7 @@ def test_the_grid_has_every_size_type_ratio_and_seed_and_real_once(tmp_path: Pat
     expected = [e for size in (4, 10) for e in (
         *(Experiment("augment", types.REAL, size=size, seed=seed) for seed in (0, 1)),
         *(Experiment("augment", name, size=size, ratio=r, seed=seed)
-          for name in (STYLED, GAN) for r in (1, 3) for seed in (0, 1)))]
+          for name in (GAN, STYLED) for r in (1, 3) for seed in (0, 1)))]
     assert grid(p, SOURCES) == expected
 
 
@@ -164,10 +164,10 @@ def test_the_types_are_as_asked(tmp_path: Path) -> None:
     assert types_of(p) == ["2-Diff"]
     assert {e.data_type for e in grid(others(p, types=[]), SOURCES)} == {types.REAL}
     assert types_of(changed(p, gan={"source": None}, augment={"types": None})) == ["2-Styled-Diff"]
-    assert types_of(others(p, types=None, generator_sees="subset")) == ["1-Styled-Diff", "GAN"]
+    assert types_of(others(p, types=None, generator_sees="subset")) == ["GAN", "1-Styled-Diff"]
     with pytest.raises(UserError, match=r"no data type 20-Diff to add; there are GAN, 2-Diff, 2-Styled-Diff"):
         types_of(others(p, types=["20-Diff"]))
-    with pytest.raises(UserError, match="no data type 2-Diff to add; there are 1-Diff, 1-Styled-Diff, GAN"):
+    with pytest.raises(UserError, match="no data type 2-Diff to add; there are GAN, 1-Diff, 1-Styled-Diff"):
         types_of(others(p, generator_sees="subset"))
 
 

@@ -11,11 +11,12 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from diffusegen_core import notebooks
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
 from diffusegen_core.data.pairsets import read_pair
-from diffusegen_core.report import book, front
+from diffusegen_core.report import book, fitting, front
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, ownpages
 
@@ -214,6 +215,31 @@ def test_a_reference_is_replaced_in_its_own_text_alone(tmp_path: Path) -> None:
     assert [cell["source"] for cell in made["cells"]] == [
         "See chapter 7 (not made yet),\nand {ref}`tab-augment-\n", "a ` of its own",
         "chapter 7 (not made yet)"]
+
+
+def test_a_page_has_only_the_cells_that_are_for_its_run(tmp_path: Path) -> None:
+    def cell(source: str, *tags: str, **more: list) -> dict:
+        return {"cell_type": "markdown", "metadata": {"tags": list(tags)}, "source": source, **more}
+    cells = [cell("all"), cell("losses", "only:style.method=guided"),
+             cell("mask", "only:style.method=sdedit"),
+             cell("filter", "unless:filter.folds=None"), cell("no filter", "only:filter.folds=None"),
+             cell("told", "only:output", outputs=[{"output_type": "display_data"}]),
+             cell("silent", "only:output", outputs=[]), cell("newer", "only:nothing.known=1")]
+    notebook = {"cells": cells, "nbformat": 4, "nbformat_minor": 5, "metadata": {
+        "diffusegen": {"params": {"style": {"method": "sdedit"}, "filter": {"folds": None}}}}}
+    book._lay_out(tmp_path / "site", {"01_cluster.ipynb": json.dumps(notebook)}, tmp_path / "none", "")
+    made = json.loads((tmp_path / "site" / "01_cluster.ipynb").read_text())
+    assert [one["source"] for one in made["cells"]] == ["all", "mask", "no filter", "told", "newer"]
+
+
+@pytest.mark.parametrize("path", notebooks.every(), ids=lambda path: path.stem)
+def test_the_tags_of_a_chapter_name_parameters(path: Path) -> None:
+    values = params.plain(params.Params())
+    cells = nbformat.read(path, as_version=4).cells
+    for tag in (tag for cell in cells for tag in cell.metadata.get("tags", [])):
+        if tag.startswith(("only", "unless")) and tag != fitting.SHOWN:
+            section, name = fitting.TAG.fullmatch(tag)[2].split(".")
+            assert name in values[section], tag
 
 
 def test_every_wrong_reference_stops_the_book(tmp_path: Path) -> None:

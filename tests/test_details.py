@@ -160,7 +160,7 @@ def test_another_test_set_has_details_of_its_own(own: Params, networks: Networks
 def test_of_nothing_the_tables_have_their_columns() -> None:
     empty = details.Details()
     assert list(empty.distances)[-5:] == ["test_set", "image", "hd95", "nsd", "false_alarms"]
-    assert list(empty.lesions)[-3:] == ["lesion", "area", "iou"]
+    assert list(empty.lesions)[-3:] == ["area", "iou", "class"]
     assert list(empty.calibration)[-4:] == calibration.COLUMNS
     assert replace(empty).masks == {}
 

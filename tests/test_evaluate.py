@@ -543,7 +543,7 @@ def test_the_figures_show_the_pairs_and_the_scores(whole: tuple[Run, Evaluated])
     pairs, scores = evaluate_figures.copies(run.real, result), evaluate_figures.copy_scores(result)
     assert len(pairs.axes) == 2 * len(result.closest)
     assert "mirrored" in pairs.axes[len(result.closest)].get_title()
-    shown = {text.get_text() for text in scores.axes[0].get_legend().get_texts()}
+    shown = {text.get_text() for text in scores.legends[0].get_texts()}
     assert shown == {data_type.name for data_type in result.types}
     plt.close(pairs)
     plt.close(scores)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -21,7 +22,7 @@ from diffusegen_core.data import pairsets, planes, regions
 from diffusegen_core.data.dataset import PAIRS
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion import checkpoints
-from diffusegen_core.measures import overlap
+from diffusegen_core.measures import lesionwise, overlap
 from diffusegen_core.report import (
     baselines,
     figures,
@@ -35,6 +36,7 @@ from diffusegen_core.report import (
 )
 from diffusegen_core.report.tables import Table
 from diffusegen_core.run import Run
+from diffusegen_core.segmentation import details
 from diffusegen_core.store.stamps import read_stamp
 
 PROFILES = Path(__file__).parents[1] / "params"
@@ -172,6 +174,39 @@ def test_dice_is_the_mean_over_classes_and_each_class_has_a_table(several: Run) 
     assert images[["dice", *own]].to_numpy().max() <= 1
 
 
+def test_small_and_large_objects_are_those_of_each_class(several: Run) -> None:
+    result, classes = several.segmented, several.params.data.classes
+    test = next(test for test in result.tests if test.pairs is not None)
+    sizes = segment_details.by_size(several, result, BY, "sizes").frame
+    found = segment_details.detection(several, result, BY, "detection").frame
+    lesions = result.details.lesions[result.details.lesions["data_type"] == "Real"]
+    for number, title in enumerate(classes):
+        areas = pd.Series(test.pairs.masks[:, number].mean(axis=(1, 2)), index=test.pairs.names)
+        low, _ = lesionwise.bounds(areas[areas > 0])
+        images = result.images[(result.images["data_type"] == "Real") & result.images["image"].isin(
+            areas[(areas > 0) & (areas <= low)].index)]
+        own = lesions[lesions["class"] == number + 1]
+        least, _ = lesionwise.bounds(own.drop_duplicates(["image", "lesion"])["area"])
+        hits = (own.loc[own["area"] <= least, "iou"] >= lesionwise.DETECTED).mean()
+        for table, wanted in ((sizes, images[f"dice_{number + 1}"].mean()), (found, hits)):
+            row, = table[(table["class"] == title) & (table["data type"] == "Real")].to_dict("records")
+            assert float(row["small"].split()[0]) == pytest.approx(wanted, abs=6e-4)
+    assert list(sizes["class"].unique()) == list(classes)
+
+
+def test_details_that_tell_no_classes_apart_are_read_and_said_to_be_older(
+        several: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(details, "VERSION", details.BY_CLASS)
+    monkeypatch.setattr(details, "BY_CLASS", details.BY_CLASS + 1)
+    result = Run.open(several.folder).segmented
+    assert len(result.details.distances) == len(several.segmented.details.distances) > 0
+    lesions = result.details.lesions.assign(**{details.CLASS: float("nan")})
+    table = segment_details.detection(several, replace(result, details=replace(
+        result.details, lesions=lesions)), BY, "x")
+    assert "not told apart by class, are left out" in table.caption
+    assert "small" not in table.frame
+
+
 def test_one_class_has_no_table_of_classes(grey: Run) -> None:
     assert not set(overlap.of_classes(3)) & set(grey.segmented.images)
     assert segment_details.by_class(grey, grey.segmented, BY, "classes") is None
@@ -182,14 +217,16 @@ def test_figures_show_grey_images_and_the_colours_of_classes(run: Run) -> None:
     drawn: list[Figure] = [
         figures.samples(run.pairs, classes=classes), figures.clusters(run.pairs, run.clusters),
         figures.inpainting(run.pairs, run.inpainted, classes), figures.styling(run.pairs, run.styled),
-        baselines.figure(run.pairs, run.inpainted, run.pasted), figures.grids(run.models),
+        baselines.figure(run.pairs, run.inpainted, run.pasted, classes), figures.grids(run.models),
         showcase.strip(run), showcase.extremes(run),
         segment_figures.examples(run.segmented, classes=classes),
         segment_figures.worst(run.segmented, classes=classes)]
     for figure in drawn:
         figure.canvas.draw()
-    legends = [figure.legends for figure in (drawn[0], drawn[-2])]
-    assert [bool(legend) for legend in legends] == [len(classes) > 1] * 2
+        words = [text for text in figure.findobj(Text) if text.get_text()]
+        assert min((text.get_fontsize() for text in words), default=8) >= 7, "too small for a phone"
+    legends = [drawn[number].legends for number in (0, 2, 4, 6, 7, 8, 9)]
+    assert [bool(legend) for legend in legends] == [len(classes) > 1] * len(legends)
     for legend in legends if len(classes) > 1 else ():
         assert [text.get_text() for text in legend[0].get_texts()] == list(classes)
     shown = drawn[0].axes[0].images[0].get_array()
@@ -226,11 +263,19 @@ def texts(shown: object) -> list[str]:
     return [text.get_text() for text in shown.findobj(Text)] if isinstance(shown, Figure) else []
 
 
+@pytest.mark.parametrize(("clusters", "words"), [(1, "all pairs"), (3, "similar pairs")])
+def test_the_scheme_of_a_run_with_one_cluster_speaks_of_one(clusters: int, words: str) -> None:
+    told = front._told(params.validate({"cluster": {"k": clusters}}))
+    assert told[0].startswith(words)
+    assert ("each" in told[1]) == (clusters > 1)
+
+
 def test_the_pages_of_a_run_use_the_words_of_its_data(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     told = [*limits.of(run.params), opening.page(run), *texts(front.scheme(run, run.pairs))]
     for notebook in notebooks.every():
         shown = page(notebook, run, monkeypatch)
         assert any(isinstance(one, Table) for one in shown)
+        assert all(all(list(one.frame)[1:]) for one in shown if isinstance(one, Table))
         told += [text for one in shown for text in texts(one)]
         plt.close("all")
     assert not [text for text in told if PAPERS.search(text)]

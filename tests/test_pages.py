@@ -31,7 +31,10 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_chapter_in_the_making_lies_in_running_and_a_failed_one_in_failed(
         nano_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     chapter, place = tmp_path / f"{NAMES[0]}.ipynb", nano_params.folder / "notebooks"
-    write_notebook(chapter, "1 + 1")
+    write_notebook(chapter, "1 + 1", "2 + 2")
+    other = nbformat.read(chapter, as_version=4)
+    other.cells[-1].metadata["tags"] = ["only:style.method=another"]
+    nbformat.write(other, chapter)
     seen: list[list[str]] = []
 
     def executing(source: str, target: str, *_: object, **__: object) -> None:
@@ -41,6 +44,8 @@ def test_a_chapter_in_the_making_lies_in_running_and_a_failed_one_in_failed(
     notebooks.execute(chapter, Run(nano_params))
     assert seen == [[f"running/{chapter.name}"]]
     assert files.below(place) == [chapter.name, ownpages.WRITTEN]
+    done = nbformat.read(place / chapter.name, as_version=4)
+    assert [cell.source for cell in done.cells[1:]] == ["1 + 1"], "the other cell is for other runs"
 
     def failing(source: str, target: str, *_: object, **__: object) -> None:
         shutil.copy(source, target)

@@ -186,7 +186,7 @@ def test_the_audit_looks_at_what_was_pasted_alone(whole: Run):
 
 
 def test_a_table_and_a_figure_show_them_beside_painted_pairs(whole: Run):
-    frame = baselines.table(whole.pasted).frame
+    frame = baselines.table(whole.pasted, ["polyp"]).frame
     assert frame["data type"].tolist() == BOTH
     drawn = baselines.figure(whole.pairs, whole.inpainted, whole.pasted)
     titles = [ax.get_title() for ax in drawn.axes if ax.get_title()]
@@ -196,7 +196,7 @@ def test_a_table_and_a_figure_show_them_beside_painted_pairs(whole: Run):
                for name in whole.pairs.names[:4])
     assert len(shown) == 2 * (4 * 3 + made)
     assert np.array_equal(shown[0].images[0].get_array(), whole.pairs.images[0].transpose(1, 2, 0))
-    assert baselines.table(None).frame.iloc[0].tolist() == ["none", baselines.NONE]
+    assert baselines.table(None, []).frame.iloc[0].tolist() == ["none", baselines.NONE]
     assert baselines.NONE in baselines.figure(whole.pairs, whole.inpainted, None).axes[0].texts[0].get_text()
 
 
@@ -223,7 +223,7 @@ def test_a_small_set_whose_generator_sees_it_alone_is_pasted_from_itself(tmp_pat
     supply = trainsets.expected(p)
     assert augment.types(supply, p.augment) == [PASTE]
     assert augment.types(supply, p.augment.model_copy(update={"types": None})) == [
-        DataType.parse("1-Styled-Diff"), PASTE]
+        PASTE, DataType.parse("1-Styled-Diff")]
     experiment = next(e for e in augment.grid(supply, p.augment, p.segment) if e.data_type == PASTE)
     assert augment.needs_own(p.augment, experiment)
     small = augment.subsets(p.seed, Run(p).make("data").names[:4], p.augment, p.segment)[0]
@@ -239,6 +239,10 @@ def test_a_plan_counts_them_without_work(tmp_path: Path):
     assert row["disk"] > 0
 
 
-def test_the_default_of_chapter_7_adds_paste_and_the_gan(tmp_path: Path):
+def test_the_default_of_chapter_7_adds_paste_and_the_gan_and_its_order_is_that_of_the_other_chapters(
+        tmp_path: Path):
     p = values(tmp_path)
-    assert augment.types(trainsets.expected(p), p.augment) == [DataType.parse("2-Styled-Paint"), GAN, PASTE]
+    supply = trainsets.expected(p)
+    assert augment.types(supply, p.augment) == [GAN, PASTE, DataType.parse("2-Styled-Paint")]
+    asked = p.augment.model_copy(update={"types": ["2-Styled-Paint", "2-Paint", "Paste"]})
+    assert [one.name for one in augment.types(supply, asked)] == ["Paste", "2-Paint", "2-Styled-Paint"]

@@ -20,7 +20,7 @@ from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.sdedit import sdedit
 from diffusegen_core.diffusion.unet import UNet
 from diffusegen_core.networks import vgg
-from diffusegen_core.report import figures, tables
+from diffusegen_core.report import figures, style_tables
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation.trainsets import Amount
 from diffusegen_core.store import seeds
@@ -119,7 +119,7 @@ def test_the_chapter_keeps_the_masks_and_loads_no_vgg(run_of: Callable[..., Para
     one, origin = result.sets[STYLED], run.inpainted.sets[STYLED.inpainted]
     assert len(one) == len(origin) > 0
     assert "mask_dice" not in one.manifest, "no mask was drawn"
-    assert "mask Dice" not in tables.styled(result).frame
+    assert "mask Dice" not in style_tables.styled(result).frame
     for name in one.manifest["name"]:
         (image, mask), (before, kept) = (pairsets.read_pair(f, name) for f in (one.folder, origin.folder))
         assert np.array_equal(mask, kept)
@@ -146,12 +146,17 @@ def test_guided_pairs_are_known_by_what_they_were_before(run_of: Callable[..., P
     assert set(edited) == {"method", *style.OF_SDEDIT}
 
 
-def test_tables_and_figures_say_that_nothing_guided(run_of: Callable[..., Params]):
+def test_the_table_says_what_sdedit_does_and_shows_no_loss(run_of: Callable[..., Params]):
     run = Run(run_of())
     run.make("style")
-    shown = tables.losses(run.params, run.styled)
-    assert list(shown.frame) == ["loss", "part", "compares", "weight, published"], "nothing of this run"
-    assert "This run styled without them (`style.method: sdedit`)" in shown.caption
+    shown = dict(style_tables.method(run.params, run.styled).frame.itertuples(index=False))
+    p = run.params.style
+    assert int(shown["steps taken"]) == p.respacing - p.skip
+    assert int(shown["network calls an image"]) == 2 * (p.respacing - p.skip), "the mask guides each step"
+    level = process.respaced(run.params.process.steps, p.respacing)[p.respacing - p.skip - 1]
+    noise = 1 - process.schedule(run.params.process).alpha_bar[level].item()
+    assert shown["noise at the first of them"] == f"{noise:.0%} of the variance"
+    assert not set(style_tables.LOSSES) & set(shown)
     figure = figures.guidance(run.params, run.styled)
     assert "No image was guided." in [text.get_text() for ax in figure.axes for text in ax.texts]
     assert figures.styling(run.pairs, run.styled)

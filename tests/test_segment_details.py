@@ -16,7 +16,7 @@ from diffusegen_core.config import params
 from diffusegen_core.data import dataset
 from diffusegen_core.data.testsets import TestSet
 from diffusegen_core.measures import calibration, lesionwise, power
-from diffusegen_core.report import detectable, segment_details, segment_figures
+from diffusegen_core.report import detectable, figures, segment_details, segment_figures
 from diffusegen_core.report.tables import Table
 from diffusegen_core.segmentation import details
 from diffusegen_core.segmentation.details import Details
@@ -250,6 +250,22 @@ def test_of_nothing_the_tables_are_empty(run: SimpleNamespace) -> None:
 
 
 # ---- figures
+
+
+@pytest.mark.parametrize("shown", [["Real", "2-Diff", "2-Styled-Diff"], ["2-Styled-Diff", "Real"]])
+def test_a_data_type_looks_the_same_whatever_else_the_networks_learned_from(run: SimpleNamespace,
+                                                                            shown: list[str]) -> None:
+    wanted = {(figures.look(name)["color"], figures.look(name)["marker"]) for name in shown}
+    result = planted([{"data_type": name} for name in shown])
+    small = planted([{"data_type": name, "size": 4, **({"ratio": ratio} if ratio else {})}
+                     for name in shown for ratio in ((None,) if name == "Real" else (1, 2))])
+    for figure, kinds in ((segment_figures.alone(result, run.params), wanted),
+                          (segment_figures.reliability(result, run.params), wanted),
+                          (segment_figures.gains(small, run.params), wanted - {("#000000", "o")})):
+        marked = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", "")]
+        assert {(line.get_color(), line.get_marker()) for line in marked} == kinds
+    lines = {line.get_label(): line.get_linestyle() for line in figure.axes[0].lines}
+    assert lines["2-Styled-Diff, r = 1"] != lines["2-Styled-Diff, r = 2"]
 
 
 def test_the_worst_cases_are_of_different_groups_as_far_as_there_are_any(tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def test_an_absent_test_set_has_no_column(p: Params, pairs: dataset.Pairs) -> No
         assert [name for name in table.frame if "CVC" in name or "PolypGen" in name] == []
     frame = rows(segment_tables.tests(run, result), "test set")
     assert frame["images"].tolist() == ["3", "0", "0"]
-    assert frame[""].tolist() == ["3 of 9", "not given", "not given"]
+    assert frame["note"].tolist() == ["3 of 9", "not given", "not given"]
     assert frame["patients"].tolist() == ["unknown", "", ""]
     organs = run.params.data.model_copy(update={"object": "organ"})
     run = run_of(run.params.model_copy(update={"data": organs}))
@@ -604,6 +604,7 @@ def page(name: str, p: Params, patch: pytest.MonkeyPatch) -> dict[str, Table]:
             assert shown._repr_markdown_().startswith(":::{table} ")
             assert shown._repr_html_()
             assert shown.name not in tables
+            assert all(list(shown.frame)[1:]), f"{shown.name} has values without a heading"
             tables[shown.name] = shown
 
     space = {"display": display}

@@ -24,7 +24,7 @@ from diffusegen_core.diffusion import guided
 from diffusegen_core.diffusion.guided import OK, Judge
 from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.diffusion.process import Reverse
-from diffusegen_core.report import figures, tables
+from diffusegen_core.report import figures, style_tables
 from diffusegen_core.run import Run
 from diffusegen_core.store.artifacts import Recipe, differences
 from diffusegen_core.store.stamps import STAMP
@@ -180,8 +180,8 @@ def test_the_page_of_a_run_in_which_nothing_was_styled(tmp_path: Path) -> None:
     result = style.Styled({STYLED: nothing}, {STYLED: replace(nothing, data_type=PAINTED)}, {STYLED: steps},
                           "net", "vgg")
     p = params.validate({})
-    assert tables.losses(p, result)._repr_markdown_()
-    assert tables.styled(result)._repr_markdown_()
+    assert style_tables.method(p, result)._repr_markdown_()
+    assert style_tables.styled(result)._repr_markdown_()
     no_pairs = dataset.gather([], np.zeros((0, 3, 8, 8)), np.zeros((0, 1, 8, 8)))
     for figure in (figures.guidance(p, result), figures.styling(no_pairs, result)):
         assert "No image" in figure.axes[0].texts[0].get_text()

@@ -11,8 +11,9 @@ from made_up import changed
 from PIL import Image
 
 from diffusegen_core.config import params
+from diffusegen_core.config.text import duration
 from diffusegen_core.parallel import fanout
-from diffusegen_core.report import evaluate_tables, published, tables
+from diffusegen_core.report import baselines, evaluate_tables, published, style_tables, tables
 from diffusegen_core.run import Run
 from diffusegen_core.store import artifacts
 
@@ -63,21 +64,55 @@ def test_data_types_in_a_second_column_have_the_class_by_which_the_stylesheet_ke
 
 
 @pytest.mark.parametrize(("width", "scrolled", "shaded"), [
-    (900, 0, (False, True)), (900, 200, (True, True)), (900, 600, (True, False)), (300, 0, (False, False))])
+    (900, 0, (False, True)), (900, 200, (True, True)), (900, 600, (True, False)), (300, 0, (False, False)),
+    (320, 0, (False, True)), (320, 20, (True, False))])
 def test_a_table_that_goes_on_beside_the_window_has_a_shadow_on_that_side(
         width: int, scrolled: int, shaded: tuple[bool, bool], tmp_path: Path):
     page, picture = tmp_path / "page.html", tmp_path / "page.png"
     page.write_text(
         "<style>:root { --pst-color-background: white; --pst-color-text-base: black; } body { margin: 0; }"
         ".pst-scrollable-table-container { height: 100px; width: 300px; overflow-x: auto; }"
-        f"{(ROOT / 'book' / '_static' / 'book.css').read_text()}</style>"
-        f"<div class=pst-scrollable-table-container><div style='width: {width}px; height: 40px'></div></div>"
+        f"{(ROOT / 'book' / '_static' / 'book.css').read_text()}"
+        "table { border-collapse: collapse; } td { padding: 0; }"
+        "</style><div class=pst-scrollable-table-container><table>"
+        "<caption>Of a table.<br>Two lines.</caption>"
+        f"<tr><td style='width: {width}px; min-width: {width}px; height: 40px'></td></tr></table></div>"
         f"<script>document.querySelector('div').scrollLeft = {scrolled};</script>", encoding="utf-8")
     with Browser() as browser:
         browser.open_page(page, width=390, picture=picture)
-    row = np.asarray(Image.open(picture).convert("L"))[20]
+    shown = np.asarray(Image.open(picture).convert("L"))
+    row = shown[60]
     assert (row[1] < 200, row[298] < 200) == shaded
     assert row[150] == 255
+    assert shown[3, 280:300].min() == 255, "nothing lies over the caption"
+
+
+@pytest.mark.parametrize(("labels", "chosen", "whose"), [
+    (None, None, "of the image."),
+    ({"1": "liver", "2": "lesion"}, ["lesion"], "of the masks of lesion alone."),
+    ({"1": "liver", "2": "lesion"}, None, "of all classes together.")])
+def test_areas_say_of_which_classes_they_are(labels: dict | None, chosen: list[str] | None, whose: str):
+    p = params.validate({"data": {"source": "x", "labels": labels, "image_size": 32},
+                         "inpaint": {"classes": chosen}})
+    areas = pd.DataFrame({"area_before": [0.1, 0.2], "area_after": [1 / 32**2, 0.2]})
+    one = SimpleNamespace(manifest=areas)
+    mean = pd.DataFrame({"mean area after": [0.1]}, index=pd.Index(["1-Paint"], name="data type"))
+    made = SimpleNamespace(table=mean, sets={"1-Paint": one})
+    table = tables.inpainted(SimpleNamespace(params=p, inpainted=made))
+    assert table.caption.endswith(whose)
+    assert table.frame["smallest mask after, px"].tolist() == ["1"]
+    pasted = baselines.table(SimpleNamespace(table=mean), p.data.classes)
+    assert ("all classes together" in pasted.caption) == (labels is not None), "a mask marks all of them"
+
+
+@pytest.mark.parametrize(("name", "generators", "seconds"), [
+    ("inpaint", 1, 20), ("inpaint", 3, 3 * 20 + 3), ("evaluate", 3, 20)])
+def test_the_time_of_a_chapter_is_that_of_all_its_generators(name: str, generators: int, seconds: int):
+    run = SimpleNamespace(params=SimpleNamespace(generators=generators),
+                          read=lambda name, number: SimpleNamespace(seconds=20.0 + number))
+    table = tables.took(run, name)
+    assert table.frame["this run"].tolist() == [duration(seconds), f"{name}/"]
+    assert ("all 3 generators" in table.caption) == (seconds > 20)
 
 
 def test_small_numbers_are_powers_of_ten_as_in_the_paper():
@@ -90,10 +125,10 @@ def test_the_name_of_a_weights_file_stays_text_in_a_caption():
     hostile = "resnet18 (<b>`x`{numref}$.pth)"
     copies = pd.DataFrame({"share": [0.0]}, index=pd.Index(["Real"], name="data type"))
     audited = SimpleNamespace(copies=copies, held_out=SimpleNamespace(pairs=None), backbone=hostile)
-    steps = pd.DataFrame([{"step": step, **dict.fromkeys(tables.LOSSES, 1.0)} for step in (1, 2)])
+    steps = pd.DataFrame([{"step": step, **dict.fromkeys(style_tables.LOSSES, 1.0)} for step in (1, 2)])
     styled = SimpleNamespace(steps={"2-Styled-Diff": steps}, backbone=hostile, vgg=hostile, table=copies)
-    for shown in (evaluate_tables.copies(audited), tables.styled(styled),
-                  tables.losses(params.Params(), styled)):
+    for shown in (evaluate_tables.copies(audited), style_tables.styled(styled),
+                  style_tables.method(params.Params(), styled)):
         text = shown._repr_markdown_().split("\n")[0]
         assert "&lt;b&gt;\\`x\\`\\{numref\\}\\$.pth" in text
         assert hostile not in text
@@ -144,3 +179,21 @@ def test_a_stamp_that_is_none_tells_a_page_nothing(nano_params: params.Params, m
     assert "; Abacus; " in tables.line(run)
     assert tables.line(run).endswith("1 min 10 s of work, workers and GPUs added up.")
     assert "| device | Abacus |" in tables.facts(run, "x")._repr_markdown_()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_parameter_is_broken_in_the_middle_of_its_name(width: int, tmp_path: Path):
+    rows = "".join(f"<tr><td><code class=literal>{name}</code></td><td>{30 * 'Words and words. '}</td></tr>"
+                   for name in ("data.holdout", "augment.generator_sees", "segment.decoder_channels"))
+    page = tmp_path / "page.html"
+    page.write_text(f"<style>{(ROOT / 'book' / '_static' / 'book.css').read_text()}</style>"
+                    f"<div class=pst-scrollable-table-container><table>{rows}</table></div>")
+    count = "[...document.querySelectorAll('code')].filter(e => e.getClientRects().length > 1).length"
+    with Browser() as browser:
+        report = browser.open_page(page, width=width)
+        lines = browser.call("Runtime.evaluate", expression=count, returnByValue=True)["result"]["value"]
+        inside = browser.call("Runtime.evaluate", returnByValue=True, expression=(
+            "document.querySelector('table').getBoundingClientRect().right"))["result"]["value"]
+    assert lines == 0
+    assert inside <= width, "nor does it push the text out of sight"
+    assert report.scroll_width <= width

@@ -152,21 +152,21 @@ def offered(supply: Supply, settings: Augment) -> Supply:
     types = [own, own.styled]
     if any(data_type.is_filtered for data_type in supply):
         types = [data_type for one in types for data_type in (one, one.filtered)]
-    return {**dict.fromkeys(types, amount),
-            **{data_type: amount for data_type, amount in supply.items() if data_type in (GAN, *PASTED)}}
+    return {**{data_type: amount for data_type, amount in supply.items() if data_type in (GAN, *PASTED)},
+            **dict.fromkeys(types, amount)}
 
 
 def types(supply: Supply, settings: Augment) -> list[DataType]:
-    """The data types beside Real, each once."""
+    """The data types beside Real, each once, in the order of the supply."""
     have = [data_type for data_type in offered(supply, settings) if data_type != REAL]
     if settings.types is None:
-        return [*(data_type for data_type in have if data_type.is_styled and not data_type.full),
-                *(data_type for data_type in have if data_type in (GAN, PASTE))]
-    names = {data_type.name: data_type for data_type in have}
+        return [data_type for data_type in have
+                if data_type in (GAN, PASTE) or (data_type.is_styled and not data_type.full)]
+    names = [data_type.name for data_type in have]
     if unknown := [name for name in settings.types if name not in names]:
         raise UserError(f"Parameters: augment.types: there is no data type {unknown[0]} to add; there are "
                         f"{', '.join(names)}.")
-    return [names[name] for name in dict.fromkeys(settings.types)]
+    return [data_type for data_type in have if data_type.name in settings.types]
 
 
 def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,

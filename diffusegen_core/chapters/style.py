@@ -122,7 +122,7 @@ def costs(settings: Style, supply: Supply, image_size: int, work: Work) -> Itera
     steps = calls = settings.respacing - settings.skip
     kind, each = "styling", sum(work.guided)
     if settings.method == SDEDIT:
-        calls = steps if settings.guidance_scale == 1 else 2 * steps
+        calls = edits(settings)
         kind, each = "sampling", calls * work.unet.call
     for data_type, amount in supply.items():
         if data_type.is_styled:
@@ -131,6 +131,11 @@ def costs(settings: Style, supply: Supply, image_size: int, work: Work) -> Itera
                        images=pairs * calls, flop=pairs * each,
                        largest=min(pairs, settings.batch_size) * each,
                        disk=pairs * work.pair * image_size**2)
+
+
+def edits(settings: Style) -> int:
+    """Network calls for an image by SDEdit: one for each step, or two where the mask guides it."""
+    return (settings.respacing - settings.skip) * (1 if settings.guidance_scale == 1 else 2)
 
 
 def _set(ws: Workspace, pairs: Pairs, models: Trained, origin: PairSet, settings: Style, scenes: Scenes,

@@ -135,6 +135,19 @@ def strip(seen: Recorder, result: Tensor, levels: list[int]) -> Figure:
     return figure
 
 
+def restyled(before: Tensor, seen: Recorder, result: Tensor) -> Figure:
+    """Chapter 4: an inpainted pair (1, C + M, S, S), evenly spaced images of its way through noise, and the
+    result."""
+    shown = spread(len(seen.images), COLUMNS - 2)
+    figure, axes = board(2, len(shown) + 2, STRIP)
+    steps = {f"i = {seen.levels[number]}": seen.images[number] for number in shown}
+    columns = {"inpainted": before[0], **steps, "result": result[0]}
+    for column, (title, x) in zip(axes.T, columns.items(), strict=True):
+        both(column, x, seen.channels)
+        column[0].set_title(title)
+    return figure
+
+
 def guided_step(step: GuidedStep, x_t: Tensor, x_next: Tensor) -> Figure:
     """Chapter 4: the image before and after a guided step, what guides it, and how far each loss pulls."""
     figure = plt.figure(figsize=(STRIP, 2.9))

@@ -1,5 +1,8 @@
 """The baselines without a model, beside what models painted: a table and a figure of chapter 3."""
 
+from collections.abc import Sequence
+from textwrap import fill
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,22 +12,23 @@ from diffusegen_core.chapters.paste import Pasted
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.excerpts import spread
 from diffusegen_core.data.pairsets import PairSet, read_pair
-from diffusegen_core.report.figures import BLOCKS, board, nothing, pair
+from diffusegen_core.report.figures import BLOCKS, board, legend, nothing, pair
 from diffusegen_core.report.tables import Table, show
 
 NONE = "inpaint.baselines is not set"
 
 
-def table(result: Pasted | None) -> Table:
-    """One row per data type; where the run has none, one row that says so."""
-    frame = pd.DataFrame([{"data type": "none", "": NONE}]) if result is None else result.table
+def table(result: Pasted | None, classes: Sequence[str]) -> Table:
+    """One row per data type; where the run has none, one row that says so. `classes` as data.classes."""
+    frame = pd.DataFrame([{"data type": "none", "why": NONE}]) if result is None else result.table
     return show(frame, "inpaint-pasted", "Pairs of this run that no model painted. Areas are shares of the "
-                "image.", {column: ".3f" for column in frame if "area" in column})
+                f"image{', before and after of all classes together' if len(classes) > 1 else ''}.",
+                {column: ".3f" for column in frame if "area" in column})
 
 
-def figure(pairs: Pairs, painted: Inpainted, result: Pasted | None) -> Figure:
+def figure(pairs: Pairs, painted: Inpainted, result: Pasted | None, classes: Sequence[str] = ()) -> Figure:
     """A few sources, two side by side, each with the first pair that every data type made of it, image above
-    mask; blank where there is none."""
+    mask; blank where there is none. `classes` as data.classes."""
     if result is None:
         return nothing(f"There are no pasted pairs: {NONE}.")
     sets = [*result.sets.values(), *painted.sets.values()]
@@ -44,7 +48,8 @@ def figure(pairs: Pairs, painted: Inpainted, result: Pasted | None) -> Figure:
     for left in range(abreast):
         for ax, title in zip(axes[0, left * width:], ["source", *(one.data_type.name for one in sets)],
                              strict=False):
-            ax.set_title(title, fontsize=6.5)
+            ax.set_title(fill(title, 10, break_long_words=False), fontsize=8)
+    legend(drawn, classes)
     return drawn
 
 

@@ -22,7 +22,7 @@ import yaml
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.report import foreign, pdf
+from diffusegen_core.report import fitting, foreign, pdf
 from diffusegen_core.report.rule import NOT_MADE
 from diffusegen_core.store import files, ownpages
 from diffusegen_core.store.moves import STRANGERS, free, into_place, refuse_links
@@ -139,6 +139,7 @@ def _lay_out(site: Path, notebooks: Mapping[str, str], figures: Path, footer: st
         _write(page, _without_absent(page.read_text(encoding="utf-8"), absent, site))
     for name, content in notebooks.items():
         notebook = _in_texts(json.loads(content), lambda text: _without_absent(text, absent, site))
+        _leave_out(notebook)
         _fold_parameters(notebook)
         _drop_widgets(notebook)
         _write(site / name, json.dumps(notebook))
@@ -250,6 +251,13 @@ def _without_absent(text: str, absent: set[str], site: Path) -> str:
         return f"{role['title'] or word} ({NOT_MADE})" if word else role[0]
 
     return ROLE.sub(plain, text)
+
+
+def _leave_out(notebook: dict[str, Any]) -> None:
+    """Remove the cells that are for other runs than this one, and those that had nothing to say."""
+    values = notebook["metadata"].get("diffusegen", {}).get("params", {})
+    notebook["cells"] = [cell for cell in fitting.fitting(notebook["cells"], values)
+                         if cell.get("outputs") or fitting.SHOWN not in cell["metadata"].get("tags", [])]
 
 
 def _fold_parameters(notebook: dict[str, Any]) -> None:

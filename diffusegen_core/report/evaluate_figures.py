@@ -9,7 +9,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import REAL
 from diffusegen_core.measures import copies as audit
 from diffusegen_core.measures import memory
-from diffusegen_core.report.figures import COLOURS, LINES, WIDTH, colours, nothing, picture
+from diffusegen_core.report.figures import COLOURS, LINES, WIDTH, look, nothing, picture
 
 
 def copies(pairs: Pairs, result: Evaluated) -> Figure:
@@ -41,17 +41,16 @@ def copy_scores(result: Evaluated) -> Figure:
     and a thin one of the same colour for images that no model can know."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), sharey=True)
     for ax, column, title in zip(axes, ("score", "feature_score"), ("in pixels", "in features"), strict=True):
-        shades = colours(data_type.name for data_type in result.types)
-        for i, (name, colour) in enumerate(shades.items()):
+        for name in (data_type.name for data_type in result.types):
             scores, null = (table.loc[table["data type"] == name, column].dropna()
                             for table in (result.audit, result.null))
             if len(scores):
-                ax.ecdf(scores, label=name, color=colour, linestyle=LINES[i % len(LINES)], linewidth=1.5)
+                ax.ecdf(scores, label=name, linewidth=1.5, **look(name) | {"marker": ""})
             if len(null) and name != REAL.name:
-                ax.ecdf(null, color=colour, linewidth=0.7)
+                ax.ecdf(null, color=look(name)["color"], linewidth=0.7)
         ax.set(xlabel=f"score {title}", xlim=(0, None))
     axes[0].set(ylabel="share of images")
-    axes[0].legend(loc="upper left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 

@@ -26,29 +26,40 @@ from diffusegen_core.data import planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.excerpts import spread
 from diffusegen_core.data.pairsets import read_pair
-from diffusegen_core.data.types import REAL
+from diffusegen_core.data.types import DataType
 from diffusegen_core.diffusion.losses import weights
 
 # Okabe and Ito's palette; line styles differ as well, so that nothing depends on colour alone.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 LINES = ["-", "--", "-.", ":"]
+# A kind of pairs looks the same in every figure of every run; in the order of the pipeline.
+LOOKS = {"Real": ("#000000", "o"), "GAN": ("#009E73", "P"), "Paste": ("#E69F00", "s"),
+         "Paste-Poisson": ("#5D3A00", "D"), "inpainted": ("#0072B2", "^"), "styled": ("#D55E00", "v"),
+         "Full, inpainted": ("#56B4E9", "<"), "Full, styled": ("#CC79A7", ">")}
 STYLE: dict[str, Any] = {
     "figure.dpi": 110, "savefig.dpi": 160, "figure.constrained_layout.use": True,
-    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "legend.frameon": False,
+    # As large as text beside them on a wide page, so that it can be read where a phone halves a figure.
+    "font.size": 10.5, "axes.titlesize": 10.5, "axes.labelsize": 10.5, "legend.fontsize": 10,
+    "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.prop_cycle": cycler(color=COLOURS), "image.interpolation": "nearest",
 }
 plt.style.use(STYLE)
 WIDTH = 7.0  # inches, the text width of a printed page
-MARKERS = "osDv^PX"
 MOST_ROWS = 12  # a figure of more clusters or models than this shows the first ones
 BLOCKS, MOST_PAIRS = 4, 3  # sources in a figure at most, and synthetic pairs of each
 
 
-def colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each data type: black for Real, and for no other."""
-    others = [name for name in dict.fromkeys(names) if name != REAL.name]
-    return {REAL.name: "black", **{name: COLOURS[i % (len(COLOURS) - 1)] for i, name in enumerate(others)}}
+def look(data_type: str) -> dict[str, Any]:
+    """Colour, marker and line of a data type, by its name. What the filter keeps of a type has its colour, a
+    hollow marker and a line of its own."""
+    one = DataType.parse(data_type)
+    kind = ("Full, " if one.full else "") + ("styled" if one.is_styled else "inpainted") \
+        if one.is_painted else one.kind
+    colour, marker = LOOKS[kind]
+    style = {"color": colour, "marker": marker, "linestyle": LINES[list(LOOKS).index(kind) % len(LINES)]}
+    return style | ({"markerfacecolor": "white", "linestyle": (0, (4, 1, 1, 1, 1, 1))}
+                    if one.is_filtered else {})
 
 
 def picture(ax: Axes, image: np.ndarray) -> None:
@@ -111,7 +122,7 @@ def board(rows: int, columns: int, width: float = WIDTH) -> tuple[Figure, np.nda
 
 def beside(ax: Axes, kind: str) -> None:
     """Label a row of small pictures with its data type; a long name is wrapped, to be as high as the row."""
-    ax.set_ylabel(textwrap.fill(kind, 14, break_long_words=False), fontsize=7)
+    ax.set_ylabel(textwrap.fill(kind, 14, break_long_words=False), fontsize=8)
 
 
 def samples(pairs: Pairs, count: int = 7, classes: Sequence[str] = ()) -> Figure:
@@ -133,7 +144,7 @@ def clusters(pairs: Pairs, result: Clusters, columns: int = 8) -> Figure:
         members = np.flatnonzero(result.labels == k)[:columns]
         for ax, i in zip(axes[k], members, strict=False):
             picture(ax, pairs.images[i])
-        axes[k, 0].set_ylabel(f"{k}  (n = {result.sizes[k]})", rotation=90)
+        axes[k, 0].set_ylabel(f"{k}\nn = {result.sizes[k]}")
     return figure
 
 
@@ -238,13 +249,13 @@ def areas(result: Inpainted) -> Figure:
     if not made:
         return nothing("There is no generated mask to measure.")
     figure, ax = plt.subplots(figsize=(WIDTH * 0.6, WIDTH * 0.5))
-    for (name, manifest), marker in zip(made.items(), "osv^", strict=False):
-        ax.plot(manifest["area_before"], manifest["area_after"], marker, markersize=3.5, alpha=0.6,
-                label=name)
+    for name, manifest in made.items():
+        ax.plot(manifest["area_before"], manifest["area_after"], label=name, markersize=3.5, alpha=0.6,
+                **look(name) | {"linestyle": ""})
     top = max(manifest[["area_before", "area_after"]].to_numpy().max() for manifest in made.values())
     ax.plot([0, top], [0, top], color="0.6", linewidth=1, linestyle=":")
     ax.set(xlabel="area of the source mask", ylabel="area of the generated mask")
-    ax.legend()
+    figure.legend(loc="outside upper center", ncols=len(made))  # a mark inside would be one more pair
     return figure
 
 

@@ -52,7 +52,7 @@ def table(run: Run) -> Table:
     """`frame` with a caption; without a filter, one row that says so."""
     rows = frame(run)
     if rows.empty:
-        return show(pd.DataFrame([{"data type": "none", "": NONE}]), "filter-types", "The filter of this "
+        return show(pd.DataFrame([{"data type": "none", "why": NONE}]), "filter-types", "The filter of this "
                     "run.")
     every = [run.read("filter", number) for number in range(run.params.generators)]
     seconds = every[0].seconds + sum(one.seconds for other in every[1:] for one in other.judged.values())
@@ -86,7 +86,7 @@ def figure(run: Run) -> Figure:
     rows = {"kept": list(_kept(judged[-1])), "set aside": list(_set_aside(judged[-1]))}
     if not any(rows.values()):
         return nothing("There are no painted pairs.")
-    drawn, axes = plt.subplots(2, SHOWN, figsize=(WIDTH, 2.95))
+    drawn, axes = plt.subplots(2, SHOWN, figsize=(WIDTH, 3.3))
     for line, (word, shown) in zip(axes, rows.items(), strict=True):
         for ax in line:
             ax.axis("off")
@@ -102,7 +102,7 @@ def figure(run: Run) -> Figure:
 def _draw(ax: Axes, image: np.ndarray, mask: np.ndarray, told: str) -> None:
     picture(ax, image)
     outlines(ax, planes.numbered(mask), len(mask), linewidths=0.9)
-    ax.set_xlabel("\n".join(fill(part, 26) for part in told.split("; ")), fontsize=5.4, labelpad=2)
+    ax.set_xlabel("\n".join(fill(part, 22) for part in told.split("; ")), fontsize=7, labelpad=2)
 
 
 def _kept(one: Judged) -> Iterator[tuple[str, str]]:

@@ -79,8 +79,9 @@ def scheme(run: Run, pairs: Pairs) -> Figure:
 
 def _told(p: Params) -> list[str]:
     """What happens in each of STAGES, in words."""
-    return ["similar pairs\ntogether",
-            f"a {Planes.of(p.data).all}-channel model\nfor each cluster",
+    one, channels = p.cluster.k == 1, Planes.of(p.data).all
+    return ["all pairs\ntogether" if one else "similar pairs\ntogether",
+            f"a {channels}-channel model\n{'of them all' if one else 'for each cluster'}",
             f"a new {p.data.object_name}\nand its mask" if p.inpaint.masks == JOINT else
             f"a new {p.data.object_name}\nfor a given mask",
             "guided towards\nthe real image" if p.style.method == GUIDED else

@@ -37,7 +37,8 @@ from diffusegen_core.store import files, moves
 from diffusegen_core.store.stamps import in_place
 
 CITATION = Path(__file__).parents[2] / "CITATION.cff"
-ANSWERS = "The answers"
+ANSWERS, EXTREMES = "The answers", "Best and worst pairs"
+SMOOTHEST = "The dashed line is that border, the solid one the mask's."  # where no measure calls pairs good
 STRIP, ENDS = "strip", "best_and_worst"  # pictures in the figures folder of the run
 
 
@@ -47,9 +48,11 @@ def page(run: Run) -> str:
     progress = unfinished.of(run)
     made = {title: _part(run, make) for title, make in {
         ANSWERS: lambda: _answers(run), "Key numbers": lambda: _numbers(run),
-        "Best and worst pairs": lambda: _extremes(run)}.items()}
+        EXTREMES: lambda: _extremes(run)}.items()}
     nothing = "" if made[ANSWERS] else _nothing(run, progress)
     heads = {ANSWERS: "The cost"} if answer.COST_ALONE in made[ANSWERS] else {}
+    if SMOOTHEST in made[EXTREMES]:
+        heads[EXTREMES] = "Smoothest and roughest borders"
     lines = limits.of(run.params, progress.made, run.finished("data"), tests(run))
     said = {**made, "What this run cannot say": "\n".join(f"- {line}" for line in lines),
             "How to cite": cited()}
@@ -138,15 +141,19 @@ def _strip(run: Run, progress: Progress) -> str:
 
 
 def _extremes(run: Run) -> str:
-    one = showcase.chosen(run)
-    found = showcase.ordered(one) if one else None
-    if one is None or found is None:
+    found = showcase.ranked(run)
+    if found is None:
         return ""
     _draw(run, ENDS, showcase.extremes)
-    better = "higher" if found[0].higher_is_better else "lower"
-    return _figure(ENDS, ("The best pairs above the worst ones, with the outlines of their masks"),
-                   (f"The best and the worst of {len(found[1])} {named(one.data_type)}, by {found[0].words} "
-                    f"({better} is better). The outline is the mask."))
+    first, last = found.measure.ends
+    what, of = escaped(run.params.data.object_name), f"{len(found.rows)} {named(found.of.data_type)}"
+    better = "higher" if found.measure.higher_is_better else "lower"
+    told = (f"The {first} and the {last} of {of}, by {found.measure.words} ({better} is better). The outline "
+            "is the mask.") if found.judges else (
+        f"Of {of}, those with the {first} and the {last} {found.measure.words}. {SMOOTHEST} A low contrast "
+        f"means only that the filling meets the picture around it: one that shows no {what} at all can have "
+        f"the lowest. Whether the {what} is where the mask says, a filter judges: `diffusegen filter RUN`.")
+    return _figure(ENDS, f"The {first} pairs above the {last} ones, with the outlines of their masks", told)
 
 
 def _draw(run: Run, name: str, draw: Callable[[Run], Figure]) -> None:

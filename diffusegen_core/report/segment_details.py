@@ -4,14 +4,13 @@
 data_type and ratio.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import planes
 from diffusegen_core.data.types import REAL
 from diffusegen_core.measures import boundaries, calibration, intervals, lesionwise, overlap
 from diffusegen_core.measures.intervals import Interval
@@ -28,19 +27,28 @@ ALONE = "one mask empty"
 ALARMS = "false alarms an image"
 CellTexts = dict[tuple[str, ...], str]
 """The text of each cell, by the values of `by` and the test set, as text."""
-NOTHING: Mapping[str, CellTexts] = {}
+NOTHING: Mapping[str, Mapping[str, CellTexts]] = {}
 Values = tuple[tuple, pd.DataFrame, dict[int, int]]
 """The values of `by` and the test set, a matrix (seeds x images), and the generator of each seed."""
 
 
 def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
-    """Dice of the images with the smallest, middle and largest objects, each a third of a test set."""
-    areas = _areas(result)
-    frame, parting = _parted(result.images.merge(areas, on=["test_set", "image"]), areas)
-    return _thirds(run.params, result, frame, "dice", by, name,
-                   f"{sentence(captioned(run.params))} by the area of the objects in an image, computed in "
-                   f"this run, with 95 % intervals. Each size is a third of the test set: {parting}"
-                   f"{whole(result)}")
+    """Dice of the images with the smallest, middle and largest objects, each a third of a test set; with
+    several classes, for each class of the images that have it."""
+    parts, told = {}, []
+    for number, title in enumerate(run.params.data.classes):
+        column = _of_class(run.params, number, overlap.of_classes, "dice")
+        areas = _areas(result, number)
+        if _several(run.params):
+            areas = areas[areas["area"] > 0]
+        frame, parting = _parted(result.images.merge(areas, on=["test_set", "image"]), areas)
+        parts[title] = frame.assign(value=frame[column] if column in frame else float("nan"))
+        told.append((title, parting))
+    what, of = (("Dice of each class", "the images that have the class") if _several(run.params) else
+                (sentence(captioned(run.params)), "the test set"))
+    return _thirds(run.params, result, parts, by, name,
+                   f"{what} by the area of the objects in an image, computed in this run, with 95 % "
+                   f"intervals. Each size is a third of {of}: {_bounds(told)}{whole(result)}")
 
 
 def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None:
@@ -51,32 +59,49 @@ def by_class(run: Run, result: Tested, by: list[str], name: str) -> Table | None
     columns = {title: _means(run.params, result, by, column) for title, column in
                zip(classes, overlap.of_classes(len(classes)), strict=True)}
     return show(_rows(result, by, columns), name, "Dice of each class, computed in this run, with 95 % "
-                "intervals. Where neither mask of an image has the class, it is 1. All other tables have the "
-                "mean over the classes, except that objects are those of all classes together."
-                f"{whole(result)}")
+                "intervals. Where neither mask of an image has the class, it is 1. The tables of small and "
+                "large objects have rows for each class as well; all others have the mean over the classes, "
+                f"and probabilities are of all classes together.{whole(result)}")
 
 
 def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
-    """The shares of small, medium and large objects that were detected, and false alarms per image."""
-    found = result.details.lesions
-    known = found.drop_duplicates(["test_set", "image", "lesion"])[["test_set", "area"]]
-    frame, parting = _parted(found, known)
-    frame = frame.assign(detected=(frame["iou"] >= lesionwise.DETECTED).astype(float),
-                         image=frame["image"] + " " + frame["lesion"].astype(str),
-                         **{trials.GROUP: _resampled(result, frame)})
-    distances = result.details.distances
-    alarms = (_means(run.params, replace(result, images=distances), by, details.FALSE_ALARMS, ".2f")
-              if distances[details.FALSE_ALARMS].notna().any() else None)
+    """The shares of small, medium and large objects that were detected, and false alarms per image; with
+    several classes, for each class."""
+    p, lesions, distances = run.params, result.details.lesions, result.details.distances
+    parts, alarms, told = {}, {}, []
+    for number, title in enumerate(p.data.classes):
+        found = lesions[lesions[details.CLASS] == number + 1] if _several(p) else lesions
+        known = found.drop_duplicates(["test_set", "image", "lesion"])[["test_set", "area"]]
+        frame, parting = _parted(found, known)
+        parts[title] = frame.assign(value=(frame["iou"] >= lesionwise.DETECTED).astype(float),
+                                    image=frame["image"] + " " + frame["lesion"].astype(str),
+                                    **{trials.GROUP: _resampled(result, frame)})
+        told.append((title, parting))
+        column = _of_class(p, number, details.alarms_of, details.FALSE_ALARMS)
+        if column in distances and distances[column].notna().any():
+            alarms[title] = {ALARMS: _means(p, replace(result, images=distances), by, column, ".2f")}
     unknown = distances[details.FALSE_ALARMS].isna().any()
-    told = "" if alarms is None else (
+    of_alarms = "" if not alarms else (
         " A false alarm is a connected part of what was predicted that touches no object"
         f"{'; older networks, for which they were not counted, are left out' if unknown else ''}.")
-    return _thirds(run.params, result, frame, "detected", by, name,
+    older = (" Older networks, whose objects were not told apart by class, are left out: run the chapter "
+             "again." if _several(p) and lesions[details.CLASS].isna().any() else "")
+    return _thirds(p, result, parts, by, name,
                    f"Objects that were detected, computed in this run, as shares with 95 % intervals: "
                    f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. "
                    "Objects of one image are resampled together. Each "
-                   f"size is a third of the test set's objects: {parting}{told}{whole(result)}"
-                   f"{_missing(result)}", {ALARMS: alarms} if alarms is not None else {})
+                   f"size is a third of the test set's objects: {_bounds(told)}{of_alarms}{whole(result)}"
+                   f"{_missing(result)}{older}", alarms)
+
+
+def _several(p: Params) -> bool:
+    return len(p.data.classes) > 1
+
+
+def _of_class(p: Params, number: int, columns: Callable[[int], list[str]], only: str) -> str:
+    """The column of a class, by its number from 0, among those that `columns` names; `only` where there is
+    one class."""
+    return columns(len(p.data.classes))[number] if _several(p) else only
 
 
 def outlines(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -126,10 +151,10 @@ def gains(result: Tested) -> Iterator[Values]:
                 yield (size, kind, ratio, test), gain, intervals.generators(rows)
 
 
-def _areas(result: Tested) -> pd.DataFrame:
-    """The area of the objects in each test image, as a share of the image."""
+def _areas(result: Tested, number: int) -> pd.DataFrame:
+    """The area of a class, by its number from 0, in each test image, as a share of the image."""
     tables = [pd.DataFrame({"test_set": test.name, "image": test.pairs.names,
-                            "area": planes.union(test.pairs.masks).mean(axis=(1, 2))})
+                            "area": test.pairs.masks[:, number].mean(axis=(1, 2))})
               for test in result.tests if test.pairs is not None]
     return pd.concat(tables) if tables else pd.DataFrame({"test_set": [], "image": [], "area": []}, dtype=str)
 
@@ -143,7 +168,13 @@ def _parted(frame: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, str
     words = [f"in {escaped(test)} up to {low:.1%} of the image, up to {high:.1%}, and more".replace("%", " %")
              for test, (low, high) in of_test.items()]
     return (pd.concat(parts) if parts else frame.assign(third=pd.Series(dtype=str)),
-            f"{'; '.join(words) or 'there is none'}.")
+            "; ".join(words))
+
+
+def _bounds(told: list[tuple[str, str]]) -> str:
+    """The bounds of every class in words, by its name where there are several."""
+    known = [f"{escaped(title)}, {words}" if len(told) > 1 else words for title, words in told if words]
+    return f"{'; '.join(known) or 'there is none'}."
 
 
 def _resampled(result: Tested, frame: pd.DataFrame) -> list[str]:
@@ -153,12 +184,17 @@ def _resampled(result: Tested, frame: pd.DataFrame) -> list[str]:
             for test, image in zip(frame["test_set"], frame["image"], strict=True)]
 
 
-def _thirds(p: Params, result: Tested, frame: pd.DataFrame, value: str, by: list[str], name: str,
-            caption: str, further: Mapping[str, CellTexts] = NOTHING) -> Table:
-    """Means of a column of `frame` by size, and `further` columns."""
-    of_size = {size: replace(result, images=frame[frame["third"] == size]) for size in lesionwise.SIZES}
-    columns = {size: _means(p, here, by, value) for size, here in of_size.items()}
-    return show(_rows(result, by, {**columns, **further}), name, caption)
+def _thirds(p: Params, result: Tested, parts: Mapping[str, pd.DataFrame], by: list[str], name: str,
+            caption: str, further: Mapping[str, Mapping[str, CellTexts]] = NOTHING) -> Table:
+    """Means of `value` by size, and `further` columns, for each class's rows in `parts`."""
+    tables = []
+    for title, frame in parts.items():
+        columns = {size: _means(p, replace(result, images=frame[frame["third"] == size]), by, "value")
+                   for size in lesionwise.SIZES}
+        rows = _rows(result, by, {**columns, **further.get(title, {})})
+        tables.append(pd.concat([pd.DataFrame({"class": title}, index=rows.index), rows], axis=1)
+                      if len(parts) > 1 else rows)
+    return show(pd.concat(tables, ignore_index=True), name, caption)
 
 
 def _rows(result: Tested, by: list[str], columns: dict[str, CellTexts]) -> pd.DataFrame:
@@ -199,7 +235,7 @@ def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: s
                      **{f"{heading}, over {what}": _text(each.within(least, 1), digits)
                         for what, each in zip(("images", "groups"), both, strict=True)}})
     frame = plain(pd.DataFrame(rows)) if rows else pd.DataFrame([{
-        "test set": "none", "": "no test set of this run names its sequences, centres or patients"}])
+        "test set": "none", "why": "no test set of this run names its sequences, centres or patients"}])
     return show(frame, name, f"{sentence(heading.replace(DICE, captioned(p)))}, computed in this run, with "
                 "95 % intervals that take images to be independent, and with intervals that resample whole "
                 "groups: sequences of frames, or the centres or patients that images are of.")

@@ -14,12 +14,11 @@ from diffusegen_core.measures import calibration, intervals
 from diffusegen_core.report.figures import (
     COLOURS,
     LINES,
-    MARKERS,
     WIDTH,
     beside,
     board,
-    colours,
     legend,
+    look,
     nothing,
     outlines,
     picture,
@@ -40,12 +39,10 @@ def alone(result: Tested, p: Params) -> Figure:
                                 figsize=(WIDTH, 0.9 + 0.24 * found.groupby("test_set").size().max()))
     for ax, name in zip(axes[0], names, strict=True):
         rows = found[found["test_set"] == name].iloc[::-1].reset_index(drop=True)
-        kinds, shades = list(dict.fromkeys(found["data_type"])), colours(found["data_type"])
         for i, row in rows.iterrows():
-            kind = kinds.index(row["data_type"])
-            colour = shades[row["data_type"]]
-            ax.plot([row["low"], row["high"]], [i, i], color=colour, linewidth=1.3)
-            ax.plot(row["mean"], i, MARKERS[kind % len(MARKERS)], color=colour, markersize=4)
+            style = look(row["data_type"])
+            ax.plot([row["low"], row["high"]], [i, i], color=style["color"], linewidth=1.3)
+            ax.plot(row["mean"], i, markersize=4, **style)
         for real in rows.loc[rows["data_type"] == REAL.name, "mean"]:
             ax.axvline(real, color="0.6", linewidth=1, linestyle=":")
         ax.set(title=name, xlabel=dice_of(p), xlim=(0, 1))
@@ -63,6 +60,7 @@ def gains(result: Tested, p: Params) -> Figure:
     names = list(dict.fromkeys(images["test_set"]))
     figure, axes = plt.subplots(1, len(names), squeeze=False, sharey=True, figsize=(WIDTH, 3.0))
     kinds = list(synthetic.groupby(["data_type", "ratio"], sort=False).groups)
+    ratios = sorted(synthetic["ratio"].unique())
     sizes = sorted(images["size"].unique())
     apart = min(0.1, 0.7 / len(kinds))  # intervals neither hide each other nor leave their size
     for ax, name in zip(axes[0], names, strict=True):
@@ -74,10 +72,12 @@ def gains(result: Tested, p: Params) -> Figure:
                 result.groups_of(str(name))))
                 for size, rows in here.groupby("size")]
             x = np.array([place for place, _ in found]) + (i - (len(kinds) - 1) / 2) * apart
-            style = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.3}
-            ax.vlines(x, [gain.low for _, gain in found], [gain.high for _, gain in found], **style)
-            ax.plot(x, [gain.mean for _, gain in found], MARKERS[i % len(MARKERS)], markersize=4,
-                    linestyle=LINES[i % len(LINES)], label=f"{data_type}, r = {ratio}", **style)
+            style = look(data_type)
+            style |= {"linestyle": LINES[ratios.index(ratio) % len(LINES)]} if len(ratios) > 1 else {}
+            ax.vlines(x, [gain.low for _, gain in found], [gain.high for _, gain in found], linewidth=1.3,
+                      color=style["color"])
+            ax.plot(x, [gain.mean for _, gain in found], markersize=4, linewidth=1.3,
+                    label=f"{data_type}, r = {ratio}", **style)
         ax.axhline(0, color="0.5", linewidth=1, linestyle=":")
         ax.set(title=name, xlabel="real pairs n", xlim=(-0.5, len(sizes) - 0.5))
         ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
@@ -130,7 +130,7 @@ def worst(result: Tested, rows: int = 6, classes: Sequence[str] = ()) -> Figure:
                 for numbers, colour, line in ((planes.numbered(pairs.masks[i]), "white", "solid"),
                                               (mask, COLOURS[5], "dashed")):
                     outlines(ax, numbers, pairs.planes.classes, colour, linewidths=0.9, linestyles=line)
-                ax.set_xlabel(f"Dice {dice:.2f}", fontsize=6, labelpad=1)
+                ax.set_xlabel(f"Dice {dice:.2f}", fontsize=8, labelpad=1)
         beside(row[0], kind)
     for ax, (test, _) in zip(axes[0, ::details.WORST], tests, strict=True):
         ax.set_title(test, loc="left")
@@ -148,14 +148,12 @@ def reliability(result: Tested, p: Params) -> Figure:
     figure, axes = plt.subplots(1, len(names), squeeze=False, sharey=True, figsize=(WIDTH, 2.9))
     for ax, name in zip(axes[0], names, strict=True):
         ax.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=":")
-        for i, (kind, rows) in enumerate(known[known["test_set"] == name].groupby("data_type", sort=False)):
+        for kind, rows in known[known["test_set"] == name].groupby("data_type", sort=False):
             for field in ("size", "samples", "ratio"):
                 rows = rows[rows[field].isna() | (rows[field] == rows[field].max())]
             curve = calibration.pooled(rows)
-            ax.plot(curve["probability"], curve[calibration.SHARE], label=kind,
-                    marker=MARKERS[i % len(MARKERS)], markersize=3, linewidth=1.2,
-                    color="black" if kind == REAL.name else COLOURS[i % len(COLOURS)],
-                    linestyle=LINES[i % len(LINES)])
+            ax.plot(curve["probability"], curve[calibration.SHARE], label=kind, markersize=3, linewidth=1.2,
+                    **look(str(kind)))
         ax.set(title=name, xlabel=f"probability of {p.data.object_name}", xlim=(0, 1), ylim=(0, 1))
     axes[0, 0].set_ylabel(f"share of {p.data.object_name}")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)

@@ -35,7 +35,7 @@ def tests(run: Run, result: Tested) -> Table:
     polyps = run.params.data.object_name == POLYP
     frame = pd.DataFrame([{"test set": test.name, "images": len(test.pairs) if test.pairs else 0,
                            "patients": _patients(run, test.groups, test.name) if test.pairs else "",
-                           "": test.note} for test in result.tests
+                           "note": test.note} for test in result.tests
                           if polyps or test.pairs or test.name not in TRANSFERS])
     own: Pairs | None = run.finished("data")
     trained = "" if own is None else (

@@ -1,15 +1,17 @@
-"""Pairs of a run as pictures: some drawn by its seed, and the best and the worst by a measure."""
+"""Pairs of a run as pictures: some drawn by its seed, and the first and the last by a measure."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diffusegen_core.chapters import members
+from diffusegen_core.chapters.style import SDEDIT
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.pairsets import PairSet, read_pair
-from diffusegen_core.report.figures import board, class_colour, labels, nothing, picture
+from diffusegen_core.report.figures import board, class_colour, labels, legend, nothing, picture
 from diffusegen_core.run import Run
 from diffusegen_core.store import seeds
 
@@ -19,20 +21,40 @@ NONE = "There are no synthetic pairs to show."
 
 
 class Measure(NamedTuple):
-    """What pairs are ordered by: a column of a manifest."""
+    """What pairs are ordered by: a column of a table of theirs."""
 
     column: str
     words: str
     higher_is_better: bool
     digits: str
+    ends: tuple[str, str] = ("best", "worst")
+    """What the first and the last pairs are called."""
 
 
-# In order of preference: the first that a manifest has is used.
+# In order of preference: the first that is known is used.
 MEASURES = (
-    Measure("mask_dice", "Dice between the mask and the one that the generator itself drew",
+    Measure("agreement", "Dice between the mask and what networks that never saw the source find there",
             True, ".2f"),
-    Measure("seam_after", "contrast at the border of the filled region, in grey levels", False, ".1f"),
-)
+    Measure("mask_dice", "Dice between the mask and the one that the generator itself drew",
+            True, ".2f"))
+# What is no measure of good pairs: a filling that shows nothing at all has the smoothest border.
+SEAMS = [Measure(column, "contrast at the border of the filled region, in grey levels", False, ".1f",
+                 ("lowest", "highest")) for column in ("seam_before", "seam_after")]
+
+
+class Ranking(NamedTuple):
+    """Pairs in the order of a measure."""
+
+    of: PairSet
+    """Whose images are shown."""
+    measure: Measure
+    rows: pd.DataFrame
+    """Rows of the manifest from the first pair to the last, with the values in a column `measure`."""
+
+    @property
+    def judges(self) -> bool:
+        """Whether the measure says if a pair is good for its purpose."""
+        return self.measure in MEASURES
 
 
 def chosen(run: Run) -> PairSet | None:
@@ -72,50 +94,76 @@ def strip(run: Run) -> Figure:
         ax.axis("on")
         ax.set(xticks=[], yticks=[])
         ax.set_ylabel(name)
+    legend(figure, run.params.data.classes)
     return figure
 
 
-def ordered(one: PairSet) -> tuple[Measure, pd.DataFrame] | None:
-    """The measure that the pairs have, and the manifest from the best pair to the worst, with the values in a
-    column `measure`; None where no measure is known."""
-    for measure in MEASURES:
-        if measure.column in one.manifest:
-            values = pd.to_numeric(one.manifest[measure.column], errors="coerce")
-            rows = one.manifest.assign(measure=values).dropna(subset="measure")
-            if len(rows):
-                return measure, rows.sort_values("measure", ascending=not measure.higher_is_better,
-                                                 kind="stable")
+def ranked(run: Run) -> Ranking | None:
+    """The pairs by the first measure that says whether they are good to learn from: the agreement of the
+    run's filter, or that of the generator with itself. Without either, by the contrast at the border of what
+    was filled: before styling where SDEdit has repainted whole pictures, that border with them. None where
+    nothing is known."""
+    one = chosen(run)
+    if one is None:
+        return None
+    judged = getattr(run.finished("filter"), "judged", {}).get(one.data_type)
+    lists = [judged.kept.manifest, judged.kept.left_out] if judged else [one.manifest]
+    before, after = SEAMS
+    whole = one.data_type.is_styled and run.params.style.method == SDEDIT and not run.params.data.window
+    seam, of = (before, run.styled.origins[one.data_type]) if whole else (after, one)
+    for measure in (*MEASURES, seam):
+        if (rows := ordered(pd.concat(lists), measure)) is not None:
+            return Ranking(of if measure is seam else one, measure, rows)
     return None
 
 
+def ordered(rows: pd.DataFrame, measure: Measure) -> pd.DataFrame | None:
+    """The rows of a manifest from the first pair to the last, with the values in a column `measure`; None
+    where the measure is known of none."""
+    if measure.column not in rows:
+        return None
+    known = rows.assign(measure=pd.to_numeric(rows[measure.column], errors="coerce")).dropna(subset="measure")
+    return None if known.empty else known.sort_values("measure", ascending=not measure.higher_is_better,
+                                                      kind="stable")
+
+
 def extremes(run: Run) -> Figure:
-    """The best pairs above the worst ones, images with the outline of the mask and the measure."""
-    one = chosen(run)
-    found = ordered(one) if one else None
-    if one is None or found is None:
+    """The first pairs of `ranked` above the last ones: images with the outline of the mask and the value. If
+    it is the contrast at the border of the filled region, the region is dashed."""
+    found = ranked(run)
+    if found is None:
         return nothing("There is no measure to order the pairs by: styling (chapter 4) computes one.")
-    measure, rows = found
-    count = max(1, min(ENDS, len(rows) // 2))
-    ends = {"best": rows.head(count), "worst": rows.tail(count)}
-    figure, axes = board(len(ends), count)
-    for line, (name, these) in zip(axes, ends.items(), strict=True):
+    count = max(1, min(ENDS, len(found.rows) // 2))
+    figure, axes = board(2, count)
+    for line, name, these in zip(axes, found.measure.ends, (found.rows.head(count), found.rows.tail(count)),
+                                 strict=True):
         for ax, row in zip(line, these.itertuples(), strict=False):
-            image, mask = read_pair(one.folder, row.name)
+            image, mask = read_pair(found.of.folder, row.name)
             picture(ax, image)
+            if not found.judges:
+                outline(ax, _region(run, found.of, row.name)[None], linestyles="dashed")
             outline(ax, mask)
-            ax.set_xlabel(f"{row.measure:{measure.digits}}", labelpad=2)
+            ax.set_xlabel(f"{row.measure:{found.measure.digits}}", labelpad=2)
         line[0].set_ylabel(name)
+    legend(figure, run.params.data.classes)
     return figure
 
 
-def outline(ax: Axes, mask: np.ndarray) -> None:
+def _region(run: Run, one: PairSet, name: str) -> np.ndarray:
+    """Where a pair was filled, (S, S)."""
+    row = one.manifest["name"].tolist().index(name)
+    return members.of_set(run.pairs, one.data_type, one.folder, run.params.inpaint.dilate,
+                          slice(row, row + 1)).regions[0]
+
+
+def outline(ax: Axes, mask: np.ndarray, **style: Any) -> None:
     """The border of a mask (M, S, S), white on black, so that it shows on any colour and in print; with
     several classes, each in its colour on black."""
     for number, plane in enumerate(mask, 1):
         if plane.any() and not plane.all():
             own = "white" if len(mask) == 1 else class_colour(number)
             for colour, width in (("black", 2.4), (own, 1.1)):
-                ax.contour(plane, [0.5], colors=colour, linewidths=width)
+                ax.contour(plane, [0.5], colors=colour, linewidths=width, **style)
 
 
 def _source(pairs: Pairs, row: object) -> np.ndarray | None:

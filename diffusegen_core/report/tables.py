@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +13,6 @@ import torch
 
 from diffusegen_core.chapters import inpaint
 from diffusegen_core.chapters.cluster import Clusters
-from diffusegen_core.chapters.inpaint import Inpainted
-from diffusegen_core.chapters.style import GUIDED, Styled
 from diffusegen_core.chapters.tasks import origin
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
@@ -32,7 +29,7 @@ from diffusegen_core.diffusion.repaint import repaint_levels
 from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.parallel import fanout
 from diffusegen_core.report import published
-from diffusegen_core.run import Run
+from diffusegen_core.run import GENERATED, Run
 from diffusegen_core.store import files
 from diffusegen_core.store.stamps import Stamp, cards, in_place, read_stamp
 
@@ -42,17 +39,6 @@ PAPER = Model(base_channels=256, channel_mult=[1, 1, 2, 2, 4, 4], res_blocks=2, 
 
 MARKUP = "\\|`*_{}[]$#~"  # characters that are markup in a cell or a caption
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-# The losses of styling: what each compares, and the weight that the paper gives it (B.5).
-LOSSES = {
-    "zecon": ("content", "patches of the U-Net's encoder, with the inpainted image's", 500),
-    "vgg": ("content", "maps of VGG-19 after conv1_1 and conv2_1, with the inpainted image's", 100),
-    "mse": ("content", "pixels, with the inpainted image's", 5000),
-    "sty": ("style", "[CLS], with the real source's", 10000),
-    "l2": ("style", "pixels, with the real source's", 10000),
-    "sem": ("style", "[CLS], with the previous step's, from which it should differ", 40000),
-    "rng": ("style", "pixels, with the range from -1 to 1", 200),
-}
 
 IN_WORDS = "pairs"  # the heading of a first column that names data types in words
 FOLDED, NOT_ASKED = "The paper's values", "Not asked for in this run"
@@ -177,12 +163,16 @@ def line(run: Run) -> str:
             f"chapters took {duration(seconds)} of work, workers and GPUs added up.")
 
 
-def took(seconds: float, folder: Path) -> Table:
-    """The wall time of a chapter's work, added up over calls and workers, and where its artifacts lie."""
-    frame = pd.DataFrame({"": ["wall time", "artifacts"],
-                          "this run": [duration(seconds), folder.name + "/"]})
-    return show(frame, f"{folder.name}-took",
-                "Wall time of this chapter's work, added up over the calls and workers that it took.")
+def took(run: Run, name: str) -> Table:
+    """The wall time of a chapter's work, added up over calls, workers and generators, and where its artifacts
+    lie. `name` is the result's, which is also its folder's."""
+    several = run.params.generators > 1 and name in GENERATED
+    parts = [run.read(name, number) for number in range(run.params.generators if several else 1)]
+    time = duration(sum(one.seconds for one in parts))
+    frame = pd.DataFrame({"": ["wall time", "artifacts"], "this run": [time, f"{name}/"]})
+    every = f", and over all {len(parts)} generators" if several else ""
+    return show(frame, f"{name}-took", "Wall time of this chapter's work, added up over the calls and "
+                f"workers that it took{every}.")
 
 
 def pairs(loaded: Pairs, kind: Data) -> Table:
@@ -257,47 +247,22 @@ def repaint(p: Params) -> Table:
         given = settings.respacing, settings.jump_length, settings.resampling
         columns[name] = [*map(str, given), f"{len(repaint_levels(*given)) - 1:,}",
                          f"{inpaint.calls(settings):,}"]
-    frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling r", "transitions",
+    frame = pd.DataFrame({"": ["respaced steps", "jump length", "resampling U", "transitions",
                                "network calls"], **columns})
     return show(frame, "inpaint-schedule", "The RePaint schedule of this run, and the paper's as published. "
                 "Transitions and calls are counted from the first three rows; a step down guided by given "
                 "masks takes two calls.")
 
 
-def inpainted(result: Inpainted) -> Table:
-    """One row per data type."""
-    return show(result.table, "inpaint-types", "Synthetic pairs of this run. Areas are shares of the image.",
-                {"mean area before": ".3f", "mean area after": ".3f"})
-
-
-def losses(p: Params, result: Styled) -> Table:
-    """The losses of styling, their weights, and their means over all images in the first and last step; for
-    a run that used none, what they are and their published weights."""
-    if p.style.method != GUIDED:
-        rows = [(name, part, text, float(weight)) for name, (part, text, weight) in LOSSES.items()]
-        return show(pd.DataFrame(rows, columns=["loss", "part", "compares", "weight, published"]),
-                    "style-losses", "The losses of guided styling, with the paper's weights. This run styled "
-                    f"without them (`style.method: {p.style.method}`).", {"weight, published": ",g"})
-    steps = pd.concat(result.steps.values())
-    ends = [steps[steps["step"] == step].mean(numeric_only=True) for step in (1, steps["step"].max())]
-    frame = pd.DataFrame([{
-        "loss": name, "part": part, "compares": text,
-        "weight, this run": getattr(p.style, f"lambda_{name}"),
-        "weight, published": float(published), "first step": ends[0][name], "last step": ends[1][name],
-    } for name, (part, text, published) in LOSSES.items()])
-    return show(frame, "style-losses", "The losses that guide styling, and their unweighted means in this "
-                f"run. [CLS] by {escaped(result.backbone)}, maps by {escaped(result.vgg)}.",
-                {"weight, this run": ",g", "weight, published": ",g"})
-
-
-def styled(result: Styled) -> Table:
-    """One row per data type: how much closer to the source, and how much less of a seam."""
-    drawn = ", and of Dice between the mask and its channel after styling"
-    return show(result.table, "style-types", "Styled pairs of this run: means of the squared distance to the "
-                f"source in the features of {escaped(result.backbone)} ([CLS], or what stands in for it), of "
-                "the contrast at the border of the filled region (grey levels)"
-                f"{drawn if 'mask Dice' in result.table else ''}.",
-                {"seam before": ".1f", "seam after": ".1f", "mask Dice": ".3f"})
+def inpainted(run: Run) -> Table:
+    """One row per data type; the smallest mask is in pixels of the run's images."""
+    p, result = run.params, run.inpainted
+    least = [one.manifest["area_after"].min() * p.data.image_size**2 for one in result.sets.values()]
+    of = (f", of the masks of {escaped(' and '.join(p.inpaint.classes))} alone" if p.inpaint.classes else
+          ", of the masks of all classes together" if len(p.data.classes) > 1 else "")
+    return show(result.table.assign(**{"smallest mask after, px": least}), "inpaint-types",
+                f"Synthetic pairs of this run. Areas are shares of the image{of}.",
+                {"mean area before": ".3f", "mean area after": ".3f", "smallest mask after, px": ".0f"})
 
 
 def data(p: Params) -> str:

@@ -33,11 +33,12 @@ from diffusegen_core.store.workspace import Workspace
 log = logging.getLogger(__name__)
 
 VERSION = 1  # raised when the same network and test set would give other details
+BY_CLASS = 2  # the same with several classes, whose lesions older programs did not tell apart
 WEIGHTS = "model.safetensors"  # a network's file in Place.weights
 # By file: the columns that the measure itself adds to the table.
-FALSE_ALARMS = "false_alarms"
-TABLES = {"distances.csv": ["image", *boundaries.COLUMNS, FALSE_ALARMS], "lesions.csv": lesionwise.COLUMNS,
-          "calibration.csv": calibration.COLUMNS}
+FALSE_ALARMS, CLASS = "false_alarms", "class"
+TABLES = {"distances.csv": ["image", *boundaries.COLUMNS, FALSE_ALARMS],
+          "lesions.csv": [*lesionwise.COLUMNS, CLASS], "calibration.csv": calibration.COLUMNS}
 # The predicted masks of the images with the lowest Dice. KEPT exceeds WORST, the number shown, because the
 # lowest may all be frames of one sequence.
 MASKS, KEPT, WORST = "worst.npz", 24, 3
@@ -53,18 +54,27 @@ class Details:
     columns of its measure."""
 
     distances: pd.DataFrame = field(default_factory=partial(_empty, "distances.csv"))
-    """One row per image, as in `boundaries.scores`, plus `lesionwise.false_alarms` (NaN in older results)."""
+    """One row per image, as in `boundaries.scores`, plus `lesionwise.false_alarms` of all classes together
+    and, with several, of each (`alarms_of`); NaN in older results."""
     lesions: pd.DataFrame = field(default_factory=partial(_empty, "lesions.csv"))
-    """One row per lesion, as in `lesionwise.each`."""
+    """One row per lesion of each class, as in `lesionwise.each`; CLASS is the class's number from 1. It is
+    NaN in older results, whose lesions are of all classes together."""
     calibration: pd.DataFrame = field(default_factory=partial(_empty, "calibration.csv"))
     """One row per bin, as in `calibration.bins`."""
     masks: dict[tuple[str, str], Path] = field(default_factory=dict)
     """The files that `worst` reads, by the network's name in `Results.runs` and the test set."""
 
 
-def of(place: Place, test: str) -> Artifact:
-    """The details of a finished network on a test set."""
-    recipe = {"version": VERSION, "pairs": place.recipe["tests"][test]["pairs"],
+def alarms_of(classes: int) -> list[str]:
+    """The columns of each class's false alarms; none for a single class."""
+    return [f"{FALSE_ALARMS}_{number}" for number in range(1, classes + 1)] if classes > 1 else []
+
+
+def of(place: Place, test: str, older: bool = False) -> Artifact:
+    """The details of a finished network on a test set; if `older`, those that tell no classes apart."""
+    told = place.recipe["tests"][test]
+    several = set(told["columns"]) > set(overlap.columns(1))
+    recipe = {"version": BY_CLASS if several and not older else VERSION, "pairs": told["pairs"],
               "network": contents(place.network.stamp)}
     return replace(place.workspace.artifact(f"{place.name}/details/{test}", recipe), quiet=True)
 
@@ -72,8 +82,8 @@ def of(place: Place, test: str) -> Artifact:
 def keep(place: Place, test: str, probabilities: np.ndarray, pairs: Pairs) -> None:
     """Measure a network's predictions (N, M + 1, S, S) on a test set's pairs, unless that was done before.
 
-    Distances are means over the classes. Lesions are those of all classes together, and their probability is
-    the sum over the classes, or that of the likeliest class where classes overlap.
+    Distances are means over the classes. Lesions are those of each class. Probabilities are of all classes
+    together: the sum over the classes, or that of the likeliest class where classes overlap.
     """
     artifact = of(place, test)
     if artifact.made():
@@ -82,13 +92,18 @@ def keep(place: Place, test: str, probabilities: np.ndarray, pairs: Pairs) -> No
     predicted, true = overlap.hard(probabilities, pairs.overlap)[:, 1:], planes.union(pairs.masks)
     each = probabilities[:, 1:]
     lesion = planes.union(predicted)
+    classes = [(predicted[:, number], pairs.masks[:, number]) for number in range(pairs.planes.classes)]
+    alarms = {column: lesionwise.false_alarms(*one)
+              for column, one in zip(alarms_of(len(classes)), classes, strict=False)}
     tables = (boundaries.scores(predicted, pairs.masks).assign(
-                  image=pairs.names, **{FALSE_ALARMS: lesionwise.false_alarms(lesion, true)}),
-              lesionwise.each(lesion, true, pairs.names),
+                  image=pairs.names, **{FALSE_ALARMS: lesionwise.false_alarms(lesion, true)}, **alarms),
+              pd.concat([lesionwise.each(*one, pairs.names).assign(**{CLASS: number})
+                         for number, one in enumerate(classes, 1)]),
               calibration.bins(each.max(axis=1) if pairs.overlap else each.sum(axis=1), true, pairs.names,
                                place.workspace.seed))
-    outputs = [files.write_text(folder / file, table[columns].to_csv(index=False, float_format="%.6g"))
-               for (file, columns), table in zip(TABLES.items(), tables, strict=True)]
+    columns = {**TABLES, "distances.csv": [*TABLES["distances.csv"], *alarms]}
+    outputs = [files.write_text(folder / file, table[columns[file]].to_csv(index=False, float_format="%.6g"))
+               for file, table in zip(TABLES, tables, strict=True)]
     dice = overlap.scores(probabilities, pairs.masks, pairs.overlap)["dice"].to_numpy()
     worst = np.argsort(dice, kind="stable")[:KEPT]
     outputs.append(files.write(folder / MASKS, lambda file: np.savez_compressed(
@@ -159,6 +174,8 @@ def read(ws: Workspace, grid: Grid) -> Details:
             continue
         for test in place.recipe.get("tests", {}):
             artifact = of(place, test)
+            if not artifact.made():
+                artifact = of(place, test, older=True)
             if artifact.made():
                 masks[Path(place.name).name, test] = artifact.file(MASKS)
                 for file in TABLES:
@@ -177,7 +194,8 @@ def _table(path: Path) -> pd.DataFrame:
 
 def _gathered(file: str, tables: list[pd.DataFrame]) -> pd.DataFrame:
     empty = _empty(file)
-    frame = pd.concat(tables, ignore_index=True).reindex(columns=list(empty)) if tables else empty
+    frame = pd.concat(tables, ignore_index=True) if tables else empty
+    frame = frame.reindex(columns=list(dict.fromkeys([*empty, *frame])))
     return frame.astype(dict.fromkeys(["size", "samples", "ratio", GENERATOR], "Int64"))
 
 
