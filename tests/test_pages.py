@@ -202,6 +202,12 @@ def test_what_a_page_shows_decides_whether_it_is_executed_again(paged: tuple[Run
     again(run)
     assert done == NAMES[1:3], "one is gone, one was edited"
     done.clear()
+    again(run, "-p", "segment.resamples", "333", "--to", "6")
+    assert done == NAMES[5:6], "other intervals of the same results"
+    done.clear()
+    again(run, "-p", "data.object", "cyst", "--to", "2")
+    assert done == NAMES[:2], "pages use another word"
+    done.clear()
     monkeypatch.setattr(notebooks, "_program", lambda: "another")
     again(run)
     assert done == NAMES, "another program may show something else"
