@@ -20,7 +20,7 @@ from diffusegen_core.config.params import Params, home, plain
 from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.parallel import progress
 from diffusegen_core.planning.preflight import PAGES
-from diffusegen_core.report import fitting
+from diffusegen_core.report import meantfor
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, lock, moves, ownpages
 from diffusegen_core.store.artifacts import IN_A_SHELL, NotMadeError, OutdatedError
@@ -145,7 +145,7 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
 def _fitted(notebook: Path, run: Run, folder: Path) -> Path:
     """A copy of a chapter in a folder, with the cells that are for this run."""
     chapter = nbformat.read(notebook, as_version=4)
-    chapter.cells = fitting.fitting(chapter.cells, _params(run.params))
+    chapter.cells = meantfor.meant(chapter.cells, _params(run.params))
     nbformat.write(chapter, folder / notebook.name)
     return folder / notebook.name
 
