@@ -21,7 +21,7 @@ from diffusegen_core.config.params import Params, plain, relative
 from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.parallel import progress
 from diffusegen_core.planning.preflight import PAGES
-from diffusegen_core.report import fitting
+from diffusegen_core.report import meantfor
 from diffusegen_core.run import GRIDS, Run
 from diffusegen_core.segmentation import experiments
 from diffusegen_core.segmentation.trials import Tested
@@ -148,7 +148,7 @@ def _attempt(notebook: Path, running: Path, run: Run) -> None:
 def _fitted(notebook: Path, run: Run, folder: Path) -> Path:
     """A copy of a chapter in a folder, with the cells that are for this run."""
     chapter = nbformat.read(notebook, as_version=4)
-    chapter.cells = fitting.fitting(chapter.cells, _params(run.params))
+    chapter.cells = meantfor.meant(chapter.cells, _params(run.params))
     nbformat.write(chapter, folder / notebook.name)
     return folder / notebook.name
 
@@ -280,7 +280,8 @@ def _shows(notebook: Path, run: Run) -> str:
     pages = [chapter_of(path) for path in every()]
     before = pages[:pages.index(chapter_of(notebook)) + 1] if chapter_of(notebook) in pages else []
     later = set(pages).difference(before)
-    params = {name: value for name, value in _params(run.params).items() if PAGES.get(name, name) not in later}
+    params = {name: value for name, value in _params(run.params).items()
+              if PAGES.get(name, name) not in later}
     places = ((place.relative_to(run.folder), stamp) for place, stamp in stamps.in_place(run.folder))
     made = {str(place): stamp for place, stamp in places
             if PAGES.get(name := stamps.made_by(place), name) in before}

@@ -16,7 +16,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset
 from diffusegen_core.data.pairsets import read_pair
-from diffusegen_core.report import book, fitting, front
+from diffusegen_core.report import book, front, meantfor
 from diffusegen_core.run import Run
 from diffusegen_core.store import files, ownpages
 
@@ -237,8 +237,8 @@ def test_the_tags_of_a_chapter_name_parameters(path: Path) -> None:
     values = params.plain(params.Params())
     cells = nbformat.read(path, as_version=4).cells
     for tag in (tag for cell in cells for tag in cell.metadata.get("tags", [])):
-        if tag.startswith(("only", "unless")) and tag != fitting.SHOWN:
-            section, name = fitting.TAG.fullmatch(tag)[2].split(".")
+        if tag.startswith(("only", "unless")) and tag != meantfor.SHOWN:
+            section, name = meantfor.TAG.fullmatch(tag)[2].split(".")
             assert name in values[section], tag
 
 

@@ -192,6 +192,14 @@ def test_small_and_large_objects_are_those_of_each_class(several: Run) -> None:
             row, = table[(table["class"] == title) & (table["data type"] == "Real")].to_dict("records")
             assert float(row["small"].split()[0]) == pytest.approx(wanted, abs=6e-4)
     assert list(sizes["class"].unique()) == list(classes)
+    many = result.details.distances.assign(false_alarms_2=lambda one: 3 + one["seed"])
+    table = segment_details.detection(several, replace(result, details=replace(
+        result.details, distances=many)), BY, "x")
+    told = table.frame.set_index(["class", "data type"])[segment_details.ALARMS]
+    means = {title: told.loc[(title, "Real")].replace("[", "").replace("]", "").replace(",", "").split()
+             for title in classes}
+    assert min(map(float, means[classes[1]])) >= 3, "its interval is not cut off at 1, as those of shares are"
+    assert means[classes[0]][0] == f"{many.loc[many['data_type'] == 'Real', 'false_alarms_1'].mean():.2f}"
 
 
 def test_details_that_tell_no_classes_apart_are_read_and_said_to_be_older(

@@ -22,7 +22,7 @@ import yaml
 
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.report import fitting, foreign, pdf
+from diffusegen_core.report import foreign, meantfor, pdf
 from diffusegen_core.report.rule import NOT_MADE
 from diffusegen_core.store import files, ownpages
 from diffusegen_core.store.moves import STRANGERS, free, into_place, refuse_links
@@ -256,8 +256,8 @@ def _without_absent(text: str, absent: set[str], site: Path) -> str:
 def _leave_out(notebook: dict[str, Any]) -> None:
     """Remove the cells that are for other runs than this one, and those that had nothing to say."""
     values = notebook["metadata"].get("diffusegen", {}).get("params", {})
-    notebook["cells"] = [cell for cell in fitting.fitting(notebook["cells"], values)
-                         if cell.get("outputs") or fitting.SHOWN not in cell["metadata"].get("tags", [])]
+    notebook["cells"] = [cell for cell in meantfor.meant(notebook["cells"], values)
+                         if cell.get("outputs") or meantfor.SHOWN not in cell["metadata"].get("tags", [])]
 
 
 def _fold_parameters(notebook: dict[str, Any]) -> None:

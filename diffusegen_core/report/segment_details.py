@@ -79,7 +79,9 @@ def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
         told.append((title, parting))
         column = _of_class(p, number, details.alarms_of, details.FALSE_ALARMS)
         if column in distances and distances[column].notna().any():
-            alarms[title] = {ALARMS: _means(p, replace(result, images=distances), by, column, ".2f")}
+            counted = distances.assign(**{details.FALSE_ALARMS: distances[column]})  # has no upper bound
+            alarms[title] = {ALARMS: _means(p, replace(result, images=counted), by, details.FALSE_ALARMS,
+                                            ".2f")}
     unknown = distances[details.FALSE_ALARMS].isna().any()
     of_alarms = "" if not alarms else (
         " A false alarm is a connected part of what was predicted that touches no object"

@@ -8,7 +8,7 @@ TAG = re.compile(r"(only|unless):([a-z_.]+)=(\w+)")
 SHOWN = "only:output"  # of a cell that may have nothing to say
 
 
-def fitting(cells: Iterable[Any], values: Mapping[str, Any]) -> list[Any]:
+def meant(cells: Iterable[Any], values: Mapping[str, Any]) -> list[Any]:
     """The cells of a notebook that are meant for a run with these parameters, in sections.
 
     A tag such as "only:style.method=guided" keeps a cell to runs of that value, "unless:generators=1" to
