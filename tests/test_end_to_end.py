@@ -132,6 +132,10 @@ def test_a_second_run_finds_everything_made(run: Path) -> None:
     done = diffusegen("run", "params.yaml", "--only", "augment", "--no-book", folder=run)
     assert done.returncode == 0, done.stderr
     assert " is replaced (" not in done.stderr
+    pages = {path: path.stat().st_mtime_ns for path in (run / "notebooks").glob("*.ipynb")}
+    whole = diffusegen("run", "params.yaml", "--to", "5", "--no-book", folder=run)
+    assert whole.stderr.count(": up to date, ") == 5, whole.stderr
+    assert pages == {path: path.stat().st_mtime_ns for path in (run / "notebooks").glob("*.ipynb")}
     again = Run.open(run)
     for chapter in ("evaluate", "segment"):
         again.make(chapter)
