@@ -275,18 +275,14 @@ def _made(run: Run) -> set[str]:
 
 
 def _shows(notebook: Path, run: Run) -> str:
-    """A hash of what decides a page: the results of its chapter and of those before it, the parameters but
-    those of later chapters, the chapter itself, this program, and its libraries."""
+    """A hash of what decides a page, apart from its parameters: the results of its chapter and of those
+    before it, the chapter itself, this program, and its libraries."""
     pages = [chapter_of(path) for path in every()]
     before = pages[:pages.index(chapter_of(notebook)) + 1] if chapter_of(notebook) in pages else []
-    later = set(pages).difference(before)
-    params = {name: value for name, value in _params(run.params).items()
-              if PAGES.get(name, name) not in later}
     places = ((place.relative_to(run.folder), stamp) for place, stamp in stamps.in_place(run.folder))
     made = {str(place): stamp for place, stamp in places
             if PAGES.get(name := stamps.made_by(place), name) in before}
-    return key({"made": made, "params": params, "chapter": files.sha256(notebook), "program": _program(),
-                **files.versions()})
+    return key({"made": made, "chapter": files.sha256(notebook), "program": _program(), **files.versions()})
 
 
 @functools.cache
