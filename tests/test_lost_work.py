@@ -78,7 +78,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> None:
     def execute(notebook: Path, run: Run) -> None:
         chapter = notebooks.chapter_of(notebook)
         if chapter != "summary":
-            Run.from_notebook({"profile": notebooks._told(run.folder), "changes": {}}).make(chapter)
+            Run.from_notebook({"profile": params.relative(run.folder), "changes": {}}).make(chapter)
     monkeypatch.setattr(notebooks, "execute", execute)
     monkeypatch.setattr(front, "draw", lambda run: None)
     monkeypatch.setattr(book, "build", lambda folder, **more: folder / "site" / "index.html")

@@ -297,7 +297,7 @@ def test_the_number_of_clusters_follows_looks_and_sizes(tmp_path, monkeypatch):
     monkeypatch.setattr(grouping.features, "extract", apart)
     found = grouping.by_looks(settings, report, [], network)
     assert (found.k, found.smallest) == (2, 20)
-    assert "silhouette and smallest cluster by K: 2: 1.00, 20 pairs" in found.reason
+    assert "cluster by K, of whole pictures at 64 px: 2: 1.00, 20 pairs" in found.reason
     monkeypatch.setattr(grouping.features, "extract", lambda pixels, *rest: np.random.default_rng(0).normal(
         size=(len(pixels), 64)))
     found = grouping.by_looks(settings, report, [], network)

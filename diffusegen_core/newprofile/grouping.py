@@ -64,6 +64,6 @@ def by_looks(settings: Data, report: Report, held_out: Collection[str], network:
     if not looked:
         return Grouping(1, len(names), f"{len(names)} pairs are too few for two models: below "
                                        f"{2 * EACH}, one model for all learns more")
-    why = f"silhouette and smallest cluster by K: {'; '.join(looked)}"
+    why = f"silhouette and smallest cluster by K, of whole pictures at {SIDE} px: {'; '.join(looked)}"
     none = f"{why}. One model for all: no K is above {CLEAR} with {LEAST} pairs a cluster"
     return best._replace(reason=none if best.k == 1 else why)
