@@ -1,6 +1,5 @@
 """The commands `diffusegen data ...`: check, fetch or draw image+mask pairs."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -69,13 +68,13 @@ def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":
     verdict."""
     from diffusegen_core.data.checkup import LOOK, OK
     from diffusegen_core.measures.power import LEAST_IMAGES
-    from diffusegen_core.newprofile import guesses
-    from diffusegen_core.newprofile.firstlook import SHARES
+    from diffusegen_core.newprofile import firstlook, guesses
     lines: list[tuple[str, str, str]] = []
     if not any(subject == "patients" for _, subject, _ in made.lines):
         guess = guesses.patients(replace(made.report, pairs=made.seen.listed))
         if guess:
-            by_names = made.told_patients(settings.model_copy(update={"patients": guess}))
+            settings = settings.model_copy(update={"patients": guess})
+            by_names = made.told_patients(settings)
             lines = [(LOOK, subject, words.replace("by data.patients", "guessed from the images' names, as "
                       "`new` does; --patients says otherwise")) for _, subject, words in by_names.lines
                      if subject == "patients"]
@@ -84,12 +83,12 @@ def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":
             lines = [(LOOK, "patients", "unknown: if several images are of one patient, say how to tell "
                                         "patients apart (--patients), or scores will be too good")]
     if count := len(made.report.pairs):
-        least = math.ceil(LEAST_IMAGES / max(SHARES))
-        few = (f", too few for a verdict: it needs {LEAST_IMAGES} test images, and `new` holds out at most "
-               f"{max(SHARES):.0%}, unless told to (-p data.holdout)")
-        enough = f", enough to hold out the {LEAST_IMAGES} test images that a verdict needs"
-        lines.append((OK, "number", f"{count} pairs{enough}") if count >= least else
-                     (LOOK, "number", f"{counted(count, 'pair')}{few}"))
+        listed = replace(made.report, pairs=made.seen.listed)
+        part, held = firstlook.share(listed, {pair.name for pair in made.report.pairs}, settings)
+        of = f"{counted(count, 'pair')}, of which `new` holds out {held}"
+        lines.append((OK, "number", f"{of}: enough for a verdict") if held >= LEAST_IMAGES else
+                     (LOOK, "number", f"{of}: too few for a verdict, which needs {LEAST_IMAGES} test images "
+                                      f"(-p data.holdout holds out more than {part:g})"))
     return replace(made, lines=[*made.lines, *lines])
 
 

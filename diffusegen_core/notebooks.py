@@ -222,7 +222,8 @@ def executed(run: Run) -> list[Path]:
         if moves.link_on_the_way(run.folder, f"notebooks/{path.name}"):
             continue
         name = chapter_of(path)  # also the section's name: 07_augment_small has params.augment
-        used = fields[:fields.index(name) + 1] if name in fields else fields
+        own = [number for number, field in enumerate(fields) if PAGES.get(field, field) == name]
+        used = fields[:own[-1] + 1] if own else fields
         told, asked = _told_params(path), _params(run.params)
         if all(_same(told.get(field), asked[field]) for field in used):
             holding.append(path)

@@ -685,7 +685,8 @@ def audited(pasted: bool = True) -> SimpleNamespace:
     equal = pd.DataFrame({"metric": ["FD"], "data type": ["2-Styled-Paint"], "value": [1.0]})
     return SimpleNamespace(types=kinds, audit=audit, membership=SimpleNamespace(table=table),
                            metrics=SimpleNamespace(frechet="FD"), equal=equal,
-                           copies=pd.DataFrame({kind.name: row for kind in kinds}).T)
+                           copies=pd.DataFrame({kind.name: {**row, "either": 30 if kind.is_pasted else 3}
+                                                for kind in kinds}).T)
 
 
 def test_of_several_generators_copies_and_memory_are_told_of_the_first() -> None:
@@ -703,14 +704,14 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
     def basis(masks: str, pasted: bool) -> str:
         return answer.copied(audited(pasted), params.validate({"inpaint": {"masks": masks}})).basis
     assert basis("varied", True).endswith(f"; {answer.UNFOUND} (of pasted objects, all copies, the audit "
-                                          "flags 3 of 100 pasted pairs (Paste))")
+                                          "flags 30 of 100 pasted pairs (Paste))")
     assert basis("varied", False).endswith(f"; {answer.UNFOUND}")
     assert answer.UNFOUND in basis("joint", True)
     blind = audited()
-    blind.copies.loc["Paste", "either"] = 2
+    blind.copies.loc["Paste", "either"] = 4
     told = answer.copied(blind, params.validate({"inpaint": {"masks": "varied"}}))
     assert told.verdict == answer.CANNOT_TELL, "what does not find pasted objects clears no painted ones"
-    assert told.basis.endswith("flags 2 of 100 pasted pairs (Paste), no more than by chance)")
+    assert told.basis.endswith("flags 4 of 100 pasted pairs (Paste), not shown to be more than by chance)")
     blind.copies.loc["2-Styled-Paint", "either"] = 30
     assert answer.copied(blind, params.validate({"inpaint": {"masks": "varied"}})).verdict == answer.MORE
     assert answer.UNFOUND not in basis("own", False)
@@ -718,6 +719,6 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
     run = SimpleNamespace(params=params.validate({}), finished={"evaluate": audited()}.get)
     table = keynumbers.table(run)
     cells = dict(zip(table.frame["pairs"], table.frame["near-copies (by chance)"], strict=True))
-    assert cells["pasted pairs (Paste)"] == "3.0 % (2.0 %)"
+    assert cells["pasted pairs (Paste)"] == "30.0 % (2.0 %)"
     assert "Pasted objects are all copies: their row shows how many of them the audit finds." in table.caption
     assert "Copies that were moved and turned by any angle may be missed." in table.caption

@@ -232,6 +232,13 @@ def test_a_page_has_only_the_cells_that_are_for_its_run(tmp_path: Path) -> None:
     assert [one["source"] for one in made["cells"]] == ["all", "mask", "no filter", "told", "newer"]
 
 
+@pytest.mark.parametrize(("value", "kept"), [
+    (None, False), (0, False), ([], False), (3, True), (["Paste"], True)])
+def test_a_value_that_is_empty_counts_as_none(value: object, kept: bool) -> None:
+    cells = [{"metadata": {"tags": [f"{word}:filter.folds=None"]}} for word in ("unless", "only")]
+    assert meantfor.meant(cells, {"filter": {"folds": value}}) == [cells[not kept]]
+
+
 @pytest.mark.parametrize("path", notebooks.every(), ids=lambda path: path.stem)
 def test_the_tags_of_a_chapter_name_parameters(path: Path) -> None:
     values = params.plain(params.Params())

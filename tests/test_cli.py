@@ -21,6 +21,7 @@ from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.data import dataset, phantom
 from diffusegen_core.networks import weights
+from diffusegen_core.newprofile import firstlook
 from diffusegen_core.parallel import fanout
 from diffusegen_core.planning import preflight
 from diffusegen_core.report import book, front
@@ -366,7 +367,18 @@ def test_a_check_guesses_patients_as_new_does_and_says_where_pairs_are_enough(tm
         told = call("data", "check", tmp_path, *words).stdout
         assert patients in told
         assert "look identical, 1620 of them of different patients" in told
-        assert "ok    number       60 pairs, enough to hold out the 20 test images" in told
+        assert "ok    number       60 pairs, of which `new` holds out 24: enough for a verdict" in told
+
+
+def test_a_check_and_new_hold_out_the_same_whole_patients(tmp_path: Path):
+    image, mask, _ = phantom.draw(0, 0, 16)
+    for number in range(30):
+        dataset.write_pair(tmp_path, f"{'one' if number < 28 else 'two'}_{number:02d}", image, mask)
+    told = call("data", "check", tmp_path, "--patients", "^(one|two)").stdout
+    held = len(firstlook.look(tmp_path, {}, "^(one|two)", {}).held)
+    assert held == 2
+    assert ("look  number       30 pairs, of which `new` holds out 2: too few for a verdict, which needs 20 "
+            "test images (-p data.holdout holds out more than 0.3)") in told
 
 
 def test_a_check_refuses_a_file_of_parameters_whose_section_is_a_value(tmp_path: Path):

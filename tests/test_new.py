@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from diffusegen_core import cli
+from diffusegen_core.chapters import augment
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
@@ -28,6 +29,7 @@ from diffusegen_core.planning import plan, preflight
 from diffusegen_core.planning.plan import Plan
 from diffusegen_core.report import answer, rule
 from diffusegen_core.run import Run
+from diffusegen_core.segmentation import trainsets
 
 
 def call(*words: object) -> Result:
@@ -428,7 +430,8 @@ def test_all_pairs_are_painted_and_tried_where_there_is_time_and_unstyled_ones_a
     assert [(p.inpaint.sources, p.augment.sizes, p.generators) for p in made] == [
         (12, [12], 1), (27, [16, 27], 1), (27, [16, 27], 3)], "one has too small a lesion"
     k = made[0].cluster.k
-    assert made[0].augment.types == [f"{k}-Styled-Paint", "Paste", f"{k}-Paint"]
+    tried = augment.types(trainsets.expected(made[0]), made[0].augment)
+    assert [kind.name for kind in tried] == ["Paste", f"{k}-Paint", f"{k}-Styled-Paint"]
     changes = {"augment": {"types": ["Paste"]}}
     assert making.make(Wish(pairs, 9.5, changes=changes)).params.augment.types == ["Paste"]
 

@@ -213,6 +213,13 @@ def test_what_a_page_shows_decides_whether_it_is_executed_again(paged: tuple[Run
     assert done == NAMES, "another program may show something else"
 
 
+def test_the_filter_is_a_part_of_the_page_that_shows_it(paged: tuple[Run, list[str]]):
+    run, _ = paged
+    changed = run.params.filter.model_copy(update={"seam_quantile": 0.9})
+    other = run.params.model_copy(update={"filter": changed})
+    assert [path.stem for path in notebooks.executed(Run(other))] == NAMES[:4]
+
+
 def test_what_is_to_do_is_no_chapter_that_is_left_alone(paged: tuple[Run, list[str]],
                                                         monkeypatch: pytest.MonkeyPatch):
     run, _ = paged

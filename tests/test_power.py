@@ -14,13 +14,13 @@ from diffusegen_core.segmentation.sharing import shares
 
 def test_the_seeds_are_those_of_the_textbooks():
     """Cohen's tables for the paired test at 0.05 and a power of 0.8: d = 0.5 needs 34 pairs, 0.8 needs 15."""
-    assert [power.needed(0.0, 1.0, d) for d in (0.2, 0.5, 0.8, 1.0)] == [199, 34, 15, 10]
+    assert [power.needed(power.Error(0.0), 1.0, d) for d in (0.2, 0.5, 0.8, 1.0)] == [199, 34, 15, 10]
 
 
 def test_the_power_is_what_simulation_gives():
     rng = np.random.default_rng(0)
     each = rng.normal(0.05, 0.04, (4000, 6))
-    assert power._power(0.05, *power._limits(0.0, 0.04, 6)) == pytest.approx(
+    assert power._power(0.05, *power._limits(power.Error(0.0), 0.04, 6)) == pytest.approx(
         np.mean(ttest_1samp(each, 0, axis=1).pvalue < 0.05), abs=0.02)
 
 
@@ -36,21 +36,22 @@ def test_the_gains_on_the_page_about_data_of_one_s_own_are_those_computed():
 
 
 def test_no_spread_and_too_much():
-    assert power.needed(0.0, 0.0) == power.needed(0.01, 0.0) == 2
-    assert power.needed(0.0, 10.0) is power.needed(0.0, float("nan")) is None
-    assert power.needed(0.0, 0.02) == 4
-    assert power.smallest(0.0, 0.02, 4) < 0.05 < power.smallest(0.0, 0.02, 3)
-    assert power.smallest(0.0, 0.0, 3) == 0.0
-    assert power.smallest(0.01, 0.02, 1) == np.inf
+    assert power.needed(power.Error(0.0), 0.0) == power.needed(power.Error(0.01), 0.0) == 2
+    assert power.needed(power.Error(0.0), 10.0) is power.needed(power.Error(0.0), float("nan")) is None
+    assert power.needed(power.Error(0.0), 0.02) == 4
+    assert power.smallest(power.Error(0.0), 0.02, 4) < 0.05 < power.smallest(power.Error(0.0), 0.02, 3)
+    assert power.smallest(power.Error(0.0), 0.0, 3) == 0.0
+    assert power.smallest(power.Error(0.01), 0.02, 1) == np.inf
 
 
 def test_test_images_need_more_seeds_and_too_few_of_them_cannot_be_made_up_for():
-    assert power.needed(0.0, 0.02) < power.needed(0.014, 0.02) < power.needed(0.017, 0.02)
-    assert power.suffice(0.017)
-    assert power.smallest(0.017, 0.02, power.needed(0.017, 0.02)) <= 0.05
-    assert power.needed(0.019, 0.02) is None
-    assert not power.suffice(0.019)
-    assert power.suffice(0.0)
+    none, some, more = (power.needed(power.Error(error), 0.02) for error in (0.0, 0.014, 0.017))
+    assert none < some < more
+    assert power.suffice(power.Error(0.017))
+    assert power.smallest(power.Error(0.017), 0.02, power.needed(power.Error(0.017), 0.02)) <= 0.05
+    assert power.needed(power.Error(0.019), 0.02) is None
+    assert not power.suffice(power.Error(0.019))
+    assert power.suffice(power.Error(0.0))
 
 
 def test_the_deviation_and_its_limit():
@@ -65,6 +66,25 @@ def test_the_limit_holds_the_deviation_as_often_as_it_says():
     rng = np.random.default_rng(1)
     assert np.mean([power.deviation(rng.normal(0, 1, 3))[1] > 1 for _ in range(2000)]) == pytest.approx(
         power.CAUTION, abs=0.03)
+
+
+@pytest.mark.parametrize("groups", [4, 8])
+def test_of_few_patients_the_interval_finds_the_gain_as_often_as_promised(groups: int):
+    rng, owners = np.random.default_rng(4), {str(i): str(i // 6) for i in range(6 * groups)}
+    stretch = intervals.of_images(pd.DataFrame(np.eye(6 * groups)[:1], columns=list(owners)), owners)[1]
+    error = 0.1 / np.sqrt(groups)
+    gain, found = power.smallest(power.Error(error, stretch), 0.02, 3), []
+    for number in range(300):
+        of = np.repeat(rng.normal(gain, 0.1, groups), 6)
+        x = pd.DataFrame(of + rng.normal(0, 0.02, (3, 1)), columns=list(owners))
+        found.append(intervals.of_groups(x, owners, 400, number).low > 0)
+    assert 0.7 <= np.mean(found) <= 0.88
+
+
+def test_near_the_limit_the_seeds_are_those_of_a_fine_grid():
+    error = power.Error(0.05 / 2.81)
+    assert power.needed(error, 0.01) == pytest.approx(55, abs=3)
+    assert power.needed(error, 0.03) == pytest.approx(475, rel=0.05)
 
 
 @pytest.mark.parametrize(("seeds", "images", "generators"), [(3, 20, 1), (5, 200, 1), (5, 200, 3)])

@@ -62,25 +62,25 @@ FARTHER = ("1-Styled-Paint lies farther from real pairs than 1-Paint (FD 477 ins
     (planted(0.26, 0.53), {"complete": False},
      r"Whether networks learn more from them than from 1-Paint, chapter 6 says once it is made\."),
     ({"1-Paint-3": 0.5, "1-Styled-Paint-1": 0.6}, {},
-     r"Whether networks learn more from them than from 1-Paint, chapter 6 says once it is made\."),
+     r"Whether networks learn more from them than from 1-Paint, chapter 6 has not compared\."),
     (None, {}, r"Whether networks learn more from them than from 1-Paint, chapter 6 says once it is made\."),
 ], ids=["less", "more", "the same", "undecided", "few images", "unfinished",
         "no common number", "no chapter 6"])
 def test_that_styling_moved_pairs_away_is_told_with_what_networks_learned(
         means: dict[str, float] | None, more: dict, words: str) -> None:
     run = run_of(HARMED, means, **more)
-    told, = realism.moved(run, HARMED)
+    told, = realism.lines(run)
     assert told.startswith(FARTHER)
     assert re.fullmatch(words, told.removeprefix(FARTHER)), told
 
 
 @pytest.mark.parametrize(("tried", "words"), [
     (("Paste", "1-Styled-Paint"),
-     " Chapter 7 did not try 1-Paint: `-p augment.types '[Paste, 1-Styled-Paint, 1-Paint]'` adds it."),
+     " Chapter 7 did not try 1-Paint: `-p augment.types '[usual, unstyled]'` adds it."),
     (("Paste", "1-Paint", "1-Styled-Paint"), "once it is made."), ((), "once it is made.")])
 def test_how_to_try_the_unstyled_pairs_is_told_where_they_were_not(tried: tuple[str, ...],
                                                                     words: str) -> None:
-    told, = realism.moved(run_of(HARMED, tried=tried), HARMED)
+    told, = realism.lines(run_of(HARMED, tried=tried))
     assert told.endswith(words)
     assert ("did not try" in told) == ("did not try" in words)
 
@@ -89,7 +89,7 @@ def test_how_to_try_the_unstyled_pairs_is_told_where_they_were_not(tried: tuple[
                          ids=["hardly farther", "more precise", "nearer"])
 def test_styling_that_does_no_harm_is_not_accused(after: list[float]) -> None:
     result = evaluated([240, 0.94, 1, 1], after)
-    assert not list(realism.moved(run_of(result), result))
+    assert not list(realism.moved(result))
 
 
 def test_pairs_that_plainly_do_not_look_real_are_named() -> None:
@@ -110,5 +110,7 @@ def test_a_border_that_became_more_visible_is_told() -> None:
 
 
 def test_a_page_has_a_paragraph_only_where_there_is_something_to_say() -> None:
-    assert realism.told(run_of(HARMED)).data.startswith("**1-Styled-Paint lies farther")
-    assert realism.told(SimpleNamespace(finished=lambda name: None)) is None
+    page = realism.told(HARMED).data
+    assert page == (f"**{FARTHER}Whether networks learn more from them all the same, the first page says.**")
+    assert realism.told(evaluated([240, 0.94, 1, 1], [120, 0.5, 1, 1])) is None
+    assert not list(realism.lines(SimpleNamespace(finished=lambda name: None)))

@@ -101,6 +101,12 @@ def test_few_generators_and_other_painted_pairs_are_named() -> None:
     harmful = replace(one, others=((kind, verdict(REFUTED)),))
     assert recommendation.words(harmful, 48, 48, PLAIN).endswith(
         f"was shown to help; painting (2-Filtered-Styled-Paint) did harm ({LOSS}).**")
+    alone = replace(one, others=((kind, verdict(SUPPORTED, "for these pairs")),))
+    assert recommendation.words(alone, 48, 48, PLAIN).endswith(
+        f"{chance} Pairs from another training of the generator might do otherwise.")
+    few = recommendation.Findings(verdict(TOO_LITTLE), verdict(TOO_LITTLE), verdict(TOO_LITTLE),
+                                  DataType.parse("2-Styled-Paint"), ((kind, verdict(SUPPORTED)),))
+    assert "painting (2-Filtered-Styled-Paint) helps" in recommendation.words(few, 48, 48, PLAIN)
     cheap = replace(one, pasting=verdict(SUPPORTED))
     assert recommendation.words(cheap, 48, 48, PLAIN).endswith(
         "(2-Styled-Paint) was not shown to do better.** Painted and styled pairs that the filter kept "

@@ -214,7 +214,7 @@ def test_the_smallest_gain_is_that_of_the_comparison_that_the_advice_is_about() 
     other = (images["size"] == 2) & (images["data_type"] == "2-Diff") & (images["seed"] == 2)
     images.loc[other, "dice"] += 0.3
     found = detectable.smallest(replace(result, images=images))
-    assert found == pytest.approx(power.smallest(0.0, 0.05, 3)), "gains of 0.05, 0.10 and 0.15"
+    assert found == pytest.approx(power.smallest(power.Error(0.0), 0.05, 3)), "gains of 0.05, 0.10 and 0.15"
     assert detectable.smallest(planted(GRID, seeds=1)) is None
     assert detectable.smallest(planted(GRID[:1])) is None
 

@@ -30,6 +30,7 @@ from diffusegen_core.store.workspace import Workspace
 
 CHAPTER, TITLE = SMALL, "Small sets"
 SIZES = (16, 32, 64, 128)  # the paper's
+USUAL, UNSTYLED = "usual", "unstyled"  # words for several data types in augment.types
 
 
 def run(ws: Workspace, sets: Sets, tests: Mapping[str, TestSet], settings: Augment, segment: Segment,
@@ -159,14 +160,18 @@ def offered(supply: Supply, settings: Augment) -> Supply:
 def types(supply: Supply, settings: Augment) -> list[DataType]:
     """The data types beside Real, each once, in the order of the supply."""
     have = [data_type for data_type in offered(supply, settings) if data_type != REAL]
-    if settings.types is None:
-        return [data_type for data_type in have
-                if data_type in (GAN, PASTE) or (data_type.is_styled and not data_type.full)]
-    names = [data_type.name for data_type in have]
-    if unknown := [name for name in settings.types if name not in names]:
+    painted = [data_type for data_type in have if data_type.is_painted and not data_type.full]
+    meant = {USUAL: [data_type for data_type in have if data_type in (GAN, PASTE)
+                     or (data_type in painted and data_type.is_styled)],
+             UNSTYLED: [data_type for data_type in painted if not data_type.is_styled and
+                        not data_type.is_filtered],
+             **{data_type.name: [data_type] for data_type in have}}
+    asked = [USUAL] if settings.types is None else settings.types
+    if unknown := [name for name in asked if name not in meant]:
         raise UserError(f"Parameters: augment.types: there is no data type {unknown[0]} to add; there are "
-                        f"{', '.join(names)}.")
-    return [data_type for data_type in have if data_type.name in settings.types]
+                        f"{', '.join(data_type.name for data_type in have)}.")
+    chosen = {data_type for name in asked for data_type in meant[name]}
+    return [data_type for data_type in have if data_type in chosen]
 
 
 def chosen(seed: int, sets: Sets, settings: Augment, segment: Segment,

@@ -334,7 +334,8 @@ class Augment(Section):
     rule: Literal["replace", "add"] = Field(
         "replace", description="they replace it (as the paper's captions say) or join it (as its text says)")
     types: list[str] | None = Field(
-        None, description="data types besides Real; null: the styled types, filtered ones too, GAN and Paste")
+        None, description="data types besides Real; null or usual: styled ones, GAN and Paste; unstyled: "
+                          "painted ones")
     seeds: PositiveInt = Field(1, description="repetitions, each with real pairs of its own")
     generator_sees: Literal["all", "subset"] = Field(
         "all", description="what the generator was trained on: all pairs of the run, as in the paper, or the "

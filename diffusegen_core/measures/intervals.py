@@ -107,15 +107,19 @@ def independent(values: pd.DataFrame,
 
 
 def of_images(values: pd.DataFrame, groups: Mapping[str, str] | None = None,
-              generators: Mapping[int, int] | None = None) -> float:
+              generators: Mapping[int, int] | None = None) -> tuple[float, float]:
     """The standard error of the mean of a matrix (seeds x images) that the choice of images makes, or that of
-    whole `groups` of them as in `of_groups`; NaN with fewer than two."""
+    whole `groups` of them as in `of_groups`, and how often that interval stretches it; NaN with fewer than
+    two."""
     x, _ = _by_generator(values, generators)
     each = x.mean(axis=0) if x.size else np.zeros(0)
     owners = [str(one) if groups is None else groups[str(one)] for one in values.columns[:each.size]]
     sums = pd.Series(each - each.mean() if each.size else [], dtype=float).groupby(owners).sum()
     count = len(sums)
-    return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(each)) if count > 1 else float("nan")
+    if count < 2:
+        return float("nan"), float("nan")
+    error = float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(each))
+    return error, 1.0 if groups is None else _to_tails(count)
 
 
 def means(a: pd.DataFrame, b: pd.DataFrame, value: str) -> tuple[float, float]:
@@ -170,11 +174,16 @@ def of_groups(values: pd.DataFrame, groups: Mapping[str, str], resamples: int, s
         return Interval(mean, float("nan"), float("nan"), *counts)
     rng = seeds.rng(seed, "bootstrap of groups")
     rows = rng.integers(count, size=(resamples, count))
-    tail = 1 - TAILS[0] / 100
-    stretched = np.sqrt(count / (count - 1)) * stdtrit(count - 1, tail) / ndtri(tail)
+    stretched = np.sqrt(count / (count - 1)) * _to_tails(count)
     drawn = mean + stretched * (sums[rows].sum(axis=1) / sizes[rows].sum(axis=1) - mean)
     low, high = np.percentile(drawn + _of_training(x, resamples, rng), TAILS)
     return Interval(mean, float(low), float(high), *counts)
+
+
+def _to_tails(groups: int) -> float:
+    """How much wider the tails of Student's t for so many groups are than those of a normal error."""
+    tail = 1 - TAILS[0] / 100
+    return float(stdtrit(groups - 1, tail) / ndtri(tail))
 
 
 def _by_generator(values: pd.DataFrame,

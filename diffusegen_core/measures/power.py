@@ -5,6 +5,7 @@ the test images. Without that, it is the paired t-test's.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
@@ -25,8 +26,18 @@ OF_SEEDS, OF_IMAGES = 0.04, 0.14
 # The same of generators' means, over one or two seeds each: 0.04 to 0.10 in the run of kvasir_cpu with three
 # generators (styled pairs, filtered or not, N = 16 and 32).
 OF_GENERATORS = 0.07
-COARSE = 50  # points of a double integral, in each direction
+COARSE, FINE = 50, 400  # points of a double integral
 HALVINGS = 16
+
+
+class Error(NamedTuple):
+    """The error of a mean over test images that their choice makes."""
+
+    error: float
+    """Its standard error."""
+    stretch: float = 1.0
+    """How many times as wide the verdict's interval takes it to be: more than once where whole groups of
+    images are resampled, and these are few."""
 
 
 def deviation(differences: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -52,40 +63,41 @@ def visible(seeds: int, images: int, generators: int = 1) -> float:
     """
     several = min(seeds, generators) > 1
     count, spread = (min(seeds, generators), OF_GENERATORS) if several else (seeds, OF_SEEDS)
-    return smallest(OF_IMAGES / np.sqrt(images), spread, count)
+    return smallest(Error(OF_IMAGES / np.sqrt(images)), spread, count)
 
 
-def smallest(of_images: float, spread: float, count: int) -> float:
+def smallest(images: Error, spread: float, count: int) -> float:
     """The gain in Dice that the verdict's interval detects with probability POWER.
 
-    `of_images` is the standard error from the test images, `spread` the deviation of the means of seeds or
+    `images` is the error from the choice of test images, `spread` the deviation of the means of seeds or
     generators, and `count` how many there are. Infinite with fewer than two.
     """
     if count < 2:
         return float("inf")
-    limits, error = _limits(of_images, spread, count)
+    limits, error = _limits(images, spread, count)
     if not error:
         return 0.0
     most = float(limits.max()) + 5 * error
     return float(brentq(lambda gain: _power(gain, limits, error) - POWER, 0.0, most))
 
 
-def needed(of_images: float, spread: float, gain: float = GAIN) -> int | None:
+def needed(images: Error, spread: float, gain: float = GAIN) -> int | None:
     """The fewest seeds, at least two, whose interval detects a gain with POWER, or generators, where `spread`
-    is the deviation of their means; None if above MOST, or not known. `of_images` as in `smallest`."""
-    if not np.isfinite(spread) or _power(gain, *_limits(of_images, spread, MOST)) < POWER:
+    is the deviation of their means; None if above MOST, or not known. `images` as in `smallest`."""
+    if not np.isfinite(spread) or _power(gain, *_limits(images, spread, MOST)) < POWER:
         return None
     low, high = 1, MOST
     while high - low > 1:  # more seeds never have less power
         middle = (low + high) // 2
-        enough = _power(gain, *_limits(of_images, spread, middle)) >= POWER
+        enough = _power(gain, *_limits(images, spread, middle)) >= POWER
         low, high = (low, middle) if enough else (middle, high)
     return high
 
 
-def suffice(of_images: float, gain: float = GAIN) -> bool:
+def suffice(images: Error, gain: float = GAIN) -> bool:
     """Whether so many test images could detect a gain with POWER, were there seeds without end."""
-    return not of_images or bool(ndtr(gain / of_images - ndtri(1 - ALPHA / 2)) >= POWER)
+    limit = images.stretch * ndtri(1 - ALPHA / 2)
+    return not images.error or bool(ndtr(gain / images.error - limit) >= POWER)
 
 
 def limit(seeds: int, images: int, generators: int, together: str = "", own: float | None = None) -> str:
@@ -118,10 +130,11 @@ def _power(gain: float, limits: np.ndarray, error: float) -> float:
     return float(np.mean(ndtr((gain - limits) / error) + ndtr((-gain - limits) / error)))
 
 
-def _limits(of_images: float, spread: float, count: int) -> tuple[np.ndarray, float]:
+def _limits(images: Error, spread: float, count: int) -> tuple[np.ndarray, float]:
     """`_half_widths` for so many seeds or generators, and the standard error of their mean."""
     of_training = spread / np.sqrt(count)
-    return _half_widths(of_images, of_training, count - 1), float(np.hypot(of_images, of_training))
+    return (_half_widths(images.error * images.stretch, of_training, count - 1),
+            float(np.hypot(images.error, of_training)))
 
 
 def _half_widths(of_images: float, of_training: float, free: int) -> np.ndarray:
@@ -129,7 +142,8 @@ def _half_widths(of_images: float, of_training: float, free: int) -> np.ndarray:
 
     That is the standard error from `free` + 1 seeds or generators; `of_images` is that of the mean over
     images. Half the width is the 1 - ALPHA / 2 quantile of a normal error plus a Student's t error scaled by
-    the estimate, the sum that `intervals.of` draws.
+    the estimate, the sum that `intervals.of` draws. The narrower of the two is taken at equally likely
+    values.
     """
     if not of_training:
         return np.full(COARSE, ndtri(1 - ALPHA / 2) * of_images)
@@ -138,10 +152,13 @@ def _half_widths(of_images: float, of_training: float, free: int) -> np.ndarray:
     alone = stdtrit(free, 1 - ALPHA / 2) * estimates
     if not of_images:
         return np.asarray(alone)
-    normal = of_images * ndtri(even)
+    fine = (np.arange(FINE) + 0.5) / FINE
     low, high = alone, alone + ndtri(1 - ALPHA / 2) * of_images
     for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        below = stdtr(free, (middle[:, None] - normal) / estimates[:, None]).mean(axis=1)
-        low, high = np.where(below < 1 - ALPHA / 2, (middle, high), (low, middle))
+        middle = ((low + high) / 2)[:, None]
+        if of_images > of_training:
+            below = ndtr((middle - stdtrit(free, fine) * estimates[:, None]) / of_images).mean(axis=1)
+        else:
+            below = stdtr(free, (middle - of_images * ndtri(even)) / estimates[:, None]).mean(axis=1)
+        low, high = np.where(below < 1 - ALPHA / 2, (middle[:, 0], high), (low, middle[:, 0]))
     return high

@@ -138,7 +138,7 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
         settings = settings.model_copy(update={"patients": guess})
     listed, usable = layouts.scan(source, settings), {pair.name for pair in seen.report.pairs}
     if "holdout" not in given:
-        settings = settings.model_copy(update={"holdout": _share(listed, usable, settings, seed)})
+        settings = settings.model_copy(update={"holdout": share(listed, usable, settings, seed)[0]})
     told, held = patients.split(listed, settings, seed)
     if guess:
         seen = seen.told_patients(settings)
@@ -147,12 +147,12 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
                   [name for name in held if name in usable])
 
 
-def _share(listed: Report, usable: Collection[str], settings: Data, seed: int) -> float:
-    """The least of SHARES that holds out as many images as a verdict needs, or else OF_FEW."""
-    for share in SHARES:
-        if len(set(usable).intersection(_held(listed, settings, share, seed))) >= power.LEAST_IMAGES:
-            return share
-    return OF_FEW
+def share(listed: Report, usable: Collection[str], settings: Data, seed: int = 0) -> tuple[float, int]:
+    """The least of SHARES that holds out as many images as a verdict needs, or else OF_FEW, and how many it
+    holds out of those whose names are `usable`."""
+    held = {part: len(set(usable).intersection(_held(listed, settings, part, seed))) for part in SHARES}
+    part = next((part for part, count in held.items() if count >= power.LEAST_IMAGES), OF_FEW)
+    return part, held[part]
 
 
 def _held(listed: Report, settings: Data, share: float, seed: int) -> list[str]:

@@ -134,6 +134,7 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
         "augment": {
             "sizes": Line(sizes or [sources], "real pairs that synthetic ones are added to" + (
                 "; the last is all of them" if sources == pairs else "")),
+            "types": Line(["usual", "unstyled"], "styled and pasted pairs, and those painted before styling"),
             "ratios": Line([rung.samples]), "rule": Line(
                 "add", "keeps all real pairs, as you would; replace, the paper's, takes half out"),
             "seeds": Line(rung.seeds)}}

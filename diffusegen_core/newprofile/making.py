@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from diffusegen_core.chapters import augment
 from diffusegen_core.chapters.standing import NUMBERS
 from diffusegen_core.config import devices, params
 from diffusegen_core.config.errors import UserError, printable
@@ -23,7 +22,6 @@ from diffusegen_core.newprofile.ladder import LADDER, Rung
 from diffusegen_core.newprofile.lines import Line, Sections
 from diffusegen_core.newprofile.wish import Wish, refuse_there
 from diffusegen_core.planning import preflight
-from diffusegen_core.segmentation import trainsets
 from diffusegen_core.store import files
 
 LISTED = 1.0  # seconds from which on a chapter's time is listed
@@ -107,7 +105,7 @@ def _sections(wish: Wish, data: Folder, network: Weights, groups: Grouping, rung
             UPRIGHT, "degrees: grey images, as of ultrasound or CT, usually have an up and a down; 180: any")}
     for section in ("style", "evaluate", "segment"):
         merged[section] = {**rest[section], **network.sections[section]}
-    return _tried(_together(lines.changed(merged, wish.changes or {}, GIVEN)))
+    return _together(lines.changed(merged, wish.changes or {}, GIVEN))
 
 
 def _together(chosen: Sections) -> Sections:
@@ -122,19 +120,6 @@ def _together(chosen: Sections) -> Sections:
         return chosen
     why = "one network that is told the cluster: for equal work it was better than one per cluster"
     return {**chosen, "train": {**train, "one_model": Line(True, why)}}
-
-
-def _tried(chosen: Sections) -> Sections:
-    """The sections, with the painted pairs as they were before styling among those that chapter 7 tries: with
-    few pairs and little training, styling may do harm."""
-    if "types" in chosen["augment"]:
-        return chosen
-    p = params.validate(lines.values(chosen))
-    kinds = augment.types(trainsets.expected(p), p.augment)
-    plain = [kind.inpainted for kind in kinds if kind.is_styled and not kind.is_filtered]
-    names = [kind.name for kind in dict.fromkeys([*kinds, *plain])]
-    return {**chosen, "augment": {**chosen["augment"], "types": Line(
-        names, "painted pairs with and without styling, and pasted ones; the number is cluster.k")}}
 
 
 def _data_lines(data: Folder, rung: Rung) -> dict[str, Line]:

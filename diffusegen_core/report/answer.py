@@ -258,14 +258,16 @@ def _unfound(result: Evaluated, p: Params) -> str:
     if not hides_copies(p, result.types):
         return ""
     told = ", ".join(f"{counts[0]} of {counts[1]} {named(kind)}" for kind, counts in _pasted(result).items())
-    vain = ", no more than by chance" if _blind(result, p) else ""
+    vain = ", not shown to be more than by chance" if _blind(result, p) else ""
     return f"; {UNFOUND}{f' (of pasted objects, all copies, the audit flags {told}{vain})' if told else ''}"
 
 
 def _blind(result: Evaluated, p: Params) -> bool:
-    """Whether the audit flags pasted pairs, which all are copies, no more often than by chance."""
-    shown = [hits / images <= chance / null for hits, images, chance, null in _pasted(result).values()]
-    return hides_copies(p, result.types) and bool(shown) and all(shown)
+    """Whether nothing shows that the audit flags pasted pairs, all of them copies, more than by chance."""
+    sources = result.audit.groupby("data type")["source"].nunique()
+    lows = [shares.difference(hits, images, chance, null, images / sources[kind.name])[0]
+            for kind, (hits, images, chance, null) in _pasted(result).items()]
+    return hides_copies(p, result.types) and bool(lows) and max(lows) <= 0
 
 
 def _pasted(result: Evaluated) -> dict[DataType, tuple[int, int, int, int]]:

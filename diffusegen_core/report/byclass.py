@@ -40,8 +40,8 @@ def table(run: Run, name: str = "front-classes") -> Table | None:
     return show(pd.DataFrame(rows), name, (
         f"The Dice of each class with {size} real pairs alone, over the test images that show the class, and "
         "the gain over it, with 95 % intervals. A class with a Dice near 0 was not learned at all. In the "
-        f"other sets, {mixing(run.params.augment)}. The sentence above is about the mean over the classes "
-        "and over all images, where a class that is neither present nor predicted counts as 1."))
+        f"other sets, {mixing(run.params.augment)}. The first sentence above is about the mean over the "
+        "classes and over all images, where a class that is neither present nor predicted counts as 1."))
 
 
 def painted(run: Run) -> Iterator[str]:

@@ -24,9 +24,9 @@ def seeds_needed(result: Tested, name: str) -> Table:
     rows = []
     for key, gain, each, seeds, generators, owners in found:
         spread, cautious = power.deviation(each)
-        of_images = intervals.of_images(gain, result.groups_of(key[-1]), owners)
+        of_images = power.Error(*intervals.of_images(gain, result.groups_of(key[-1]), owners))
         unit = ("generators" if generators > 1 else "seeds") if several else ""
-        rows.append([*key, seeds, *([str(generators or "")] if several else []), spread, of_images,
+        rows.append([*key, seeds, *([str(generators or "")] if several else []), spread, of_images.error,
                      _count(of_images, spread, unit), _count(of_images, cautious, unit)])
     what = "needed" if several else "seeds needed"
     frame = pd.DataFrame(rows, columns=["size", "data_type", "ratio", "test_set", "seeds",
@@ -63,13 +63,14 @@ def smallest(result: Tested) -> float | None:
         if (of, kind, ratio, test) == (size, *first, own):
             each, *_ = intervals.independent(gain, owners)
             spread, _ = power.deviation(each)
-            of_images = intervals.of_images(gain, result.groups_of(own), owners)
-            return None if len(each) < 2 or isnan(of_images) else power.smallest(of_images, spread, len(each))
+            of_images = power.Error(*intervals.of_images(gain, result.groups_of(own), owners))
+            known = len(each) > 1 and not isnan(of_images.error)
+            return power.smallest(of_images, spread, len(each)) if known else None
     return None
 
 
-def _count(of_images: float, spread: float, unit: str) -> str:
-    if pd.isna(spread) or pd.isna(of_images):
+def _count(of_images: power.Error, spread: float, unit: str) -> str:
+    if pd.isna(spread) or pd.isna(of_images.error):
         return NOT_KNOWN
     if not power.suffice(of_images):
         return "more images"

@@ -12,7 +12,8 @@ def meant(cells: Iterable[Any], values: Mapping[str, Any]) -> list[Any]:
     """The cells of a notebook that are meant for a run with these parameters, in sections.
 
     A tag such as "only:style.method=guided" keeps a cell to runs of that value, "unless:generators=1" to
-    those of other values. Values that are not known, as of a page by an older program, leave a cell in.
+    those of other values; None stands for all that is empty or 0. Values that are not known, as of a page by
+    an older program, leave a cell in.
     """
     return [cell for cell in cells if all(_holds(tag, values) for tag in cell["metadata"].get("tags", []))]
 
@@ -24,4 +25,4 @@ def _holds(tag: str, values: Mapping[str, Any]) -> bool:
         if not isinstance(value, Mapping) or part not in value:
             return True
         value = value[part]
-    return told is None or (str(value) == told[3]) == (told[1] == "only")
+    return told is None or (str(value or None) == told[3]) == (told[1] == "only")

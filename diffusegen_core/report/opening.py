@@ -152,8 +152,11 @@ def _extremes(run: Run) -> str:
             "is the mask.") if found.judges else (
         f"Of {of}, those with the {first} and the {last} {found.measure.words}. {SMOOTHEST} A low contrast "
         f"means only that the filling meets the picture around it: one that shows no {what} at all can have "
-        f"the lowest. Whether the {what} is where the mask says, a filter judges: `diffusegen filter RUN`.")
-    return _figure(ENDS, f"The {first} pairs above the {last} ones, with the outlines of their masks", told)
+        f"the lowest. Whether the {what} is where the mask says, a filter judges: `diffusegen filter "
+        f"{run.folder.name}`.")
+    alt = (f"The {first} pairs above the {last} ones, with the outlines of their masks" if found.judges else
+           f"Pairs with the {first} contrast above those with the {last}, with outlines of mask and region")
+    return _figure(ENDS, alt, told)
 
 
 def _draw(run: Run, name: str, draw: Callable[[Run], Figure]) -> None:

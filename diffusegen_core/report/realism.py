@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 from IPython.display import Markdown
 
+from diffusegen_core.chapters import augment
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.members import HELD_OUT
 from diffusegen_core.chapters.style import Styled
@@ -26,22 +27,24 @@ PLAINLY = 0.1  # share of what held-out real pairs reach, below which pairs plai
 
 
 def lines(run: Run) -> Iterator[str]:
-    """What chapter 5's figures say against the run's painted pairs, as sentences in MyST, for the front page
-    and chapter 5; none where they say nothing, or are not made."""
+    """What chapters 5 and 6 say against the run's painted pairs, as sentences in MyST, for the front page;
+    none where they say nothing, or are not made."""
     if (result := run.finished("evaluate")) is not None:
         yield from unlike(result)
-        yield from moved(run, result)
+        for before, after, words in moved(result):
+            yield f"{words} {_better(run, before, after)}.{_untried(run, before)}"
 
 
-def told(run: Run) -> Markdown | None:
-    """`lines` as a paragraph of a page."""
-    return _paragraph(lines(run))
+def told(result: Evaluated) -> Markdown | None:
+    """Chapter 5: what its own figures say, as a paragraph. A page says nothing of later chapters' results,
+    which may change without it."""
+    return _paragraph([*unlike(result), *(f"{words} Whether networks learn more from them all the same, the "
+                                          "first page says." for *_, words in moved(result))])
 
 
-def styled(run: Run) -> Markdown | None:
-    """Chapter 4: what its own measures say against styling, and chapter 5's where that is made."""
-    result = run.finished("evaluate")
-    return _paragraph([*seams(run.styled), *(moved(run, result) if result else ())])
+def styled(result: Styled) -> Markdown | None:
+    """Chapter 4: what its own measures say against styling, as a paragraph."""
+    return _paragraph(list(seams(result)))
 
 
 def unlike(result: Evaluated) -> Iterator[str]:
@@ -58,10 +61,9 @@ def unlike(result: Evaluated) -> Iterator[str]:
                    f"chapter 5: {figures}, which other real pairs reach.")
 
 
-def moved(run: Run, result: Evaluated) -> Iterator[str]:
-    """What to make of each styled type that is farther from real pairs than before styling: by the Fréchet
-    distance of chapter 5, and with no higher precision. Chapter 6 has the last word, as pairs that look less
-    real may still be better to learn from."""
+def moved(result: Evaluated) -> Iterator[tuple[DataType, DataType, str]]:
+    """Each styled type that is farther from real pairs than before styling, after what it was before, and a
+    sentence on that: by the Fréchet distance, and with no higher precision."""
     metric = result.metrics.frechet
     for after in (kind for kind in result.types if kind.is_styled):
         before = after.inpainted
@@ -71,9 +73,9 @@ def moved(run: Run, result: Evaluated) -> Iterator[str]:
         if (known := PRECISION in first and PRECISION in last) and last[PRECISION] > first[PRECISION]:
             continue
         precision = f"; precision {last[PRECISION]:.2f} instead of {first[PRECISION]:.2f}" if known else ""
-        yield (f"{after} lies farther from real pairs than {before} ({escaped(metric)} "
-               f"{number(last[metric], '.4g')} instead of {number(first[metric], '.4g')}{precision}). "
-               f"{_better(before, _learned(run, before, after), run)}.{_untried(run, before)}")
+        yield before, after, (f"{after} lies farther from real pairs than {before} ({escaped(metric)} "
+                              f"{number(last[metric], '.4g')} instead of {number(first[metric], '.4g')}"
+                              f"{precision}).")
 
 
 def seams(result: Styled) -> Iterator[str]:
@@ -85,10 +87,13 @@ def seams(result: Styled) -> Iterator[str]:
                    "levels. Chapter 5 compares the pairs before and after styling.")
 
 
-def _better(before: DataType, learned: Verdict | None, run: Run) -> str:
-    """Which of the two to take, as far as is known, from the verdict on styled against unstyled pairs."""
-    if learned is None:
-        return f"Whether networks learn more from them than from {before}, chapter 6 says once it is made"
+def _better(run: Run, before: DataType, after: DataType) -> str:
+    """Which of the two to take, as far as is known: chapter 6 has the last word, as pairs that look less real
+    may still be better to learn from."""
+    if (learned := _learned(run, before, after)) is None:
+        tested = run.finished("segment")
+        why = ("has not compared" if tested is not None and tested.complete else "says once it is made")
+        return f"Whether networks learn more from them than from {before}, chapter 6 {why}"
     numbers = with_interval(learned.difference, learned.low, learned.high, STYLING.digits)
     told = f"(chapter 6, styled minus unstyled: {escaped(numbers)} in {captioned(run.params)})"
     return {
@@ -122,7 +127,7 @@ def _untried(run: Run, before: DataType) -> str:
         name for name in dict.fromkeys(result.runs["data_type"]) if name != REAL.name]
     if not tried or before.name in tried:
         return ""
-    types = ", ".join([*tried, before.name])
+    types = ", ".join([*(run.params.augment.types or [augment.USUAL]), augment.UNSTYLED])
     return f" Chapter 7 did not try {before}: `-p augment.types '[{types}]'` adds it."
 
 

@@ -20,7 +20,7 @@ from diffusegen_core.report.naming import captioned, named, sentence
 from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import NO_EFFECT, REFUTED, SUPPORTED, THESE_PAIRS, TOO_LITTLE, Verdict, needs
 from diffusegen_core.report.segment_tables import with_interval
-from diffusegen_core.report.tables import escaped, unescaped
+from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
 from diffusegen_core.segmentation.trials import Tested
 
@@ -71,11 +71,6 @@ def comparable(result: Tested) -> bool:
 def tested(result: Tested) -> bool:
     """Whether there are tests on images of the data's own kind, not of other hospitals only."""
     return len(result.images) > 0 and claims.own_test(result.images) in set(result.images["test_set"])
-
-
-def in_words(run: Run) -> str:
-    """The sentence as plain text, for a terminal."""
-    return unescaped(of(run).replace("**", ""))
 
 
 def asked(result: Tested, size: int) -> Asked:
@@ -144,7 +139,7 @@ def judged(result: Tested, images: pd.DataFrame, one: Comparison, p: Params) -> 
 
 def words(one: Findings, size: int, pairs: int, p: Params) -> str:
     """The sentence on a set of `size` of a run's `pairs`, and what it leaves out, as MyST."""
-    tried = [verdict for verdict in (one.pasting, one.painting) if verdict]
+    tried = [verdict for verdict in (one.pasting, one.painting, *dict(one.others).values()) if verdict]
     if not tried:
         return ""
     if all(verdict.verdict == TOO_LITTLE for verdict in tried):
@@ -156,7 +151,7 @@ def words(one: Findings, size: int, pairs: int, p: Params) -> str:
 
 def advice(one: Findings, p: Params) -> str:
     """What helps, and what was not shown to, as MyST; of what was tried, which is something."""
-    tried = [verdict for verdict in (one.pasting, one.painting) if verdict]
+    tried = [verdict for verdict in (one.pasting, one.painting, *dict(one.others).values()) if verdict]
     if all(verdict.verdict == TOO_LITTLE for verdict in tried):
         return f"too little data to say what helps: {needs(tried[0])}"
     kind = f"painting ({one.painted})" if one.others else "painting"
@@ -197,7 +192,7 @@ def _limits(one: Findings, size: int, pairs: int, p: Params) -> Iterator[str]:
         if _is(one.pasting, SUPPORTED):
             yield f"{sentence(' and '.join(helping))} were shown to help."
         yield "Of several kinds of painted pairs that were tried, one may seem to help by chance."
-    if any(verdict.scope == THESE_PAIRS for verdict in (one.painting, one.better)
+    if any(verdict.scope == THESE_PAIRS for verdict in (one.painting, one.better, *dict(one.others).values())
            if verdict and verdict.verdict in (SUPPORTED, REFUTED, NO_EFFECT)):
         yield "Pairs from another training of the generator might do otherwise."
     if p.augment.rule == "replace":

@@ -87,7 +87,8 @@ def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
         " A false alarm is a connected part of what was predicted that touches no object"
         f"{'; older networks, for which they were not counted, are left out' if unknown else ''}.")
     older = (" Older networks, whose objects were not told apart by class, are left out: run the chapter "
-             "again." if _several(p) and lesions[details.CLASS].isna().any() else "")
+             "again (for those whose weights were not kept, they stay unknown)."
+             if _several(p) and lesions[details.CLASS].isna().any() else "")
     return _thirds(p, result, parts, by, name,
                    f"Objects that were detected, computed in this run, as shares with 95 % intervals: "
                    f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. "

@@ -169,7 +169,8 @@ def took(run: Run, name: str) -> Table:
     several = run.params.generators > 1 and name in GENERATED
     parts = [run.read(name, number) for number in range(run.params.generators if several else 1)]
     time = duration(sum(one.seconds for one in parts))
-    frame = pd.DataFrame({"": ["wall time", "artifacts"], "this run": [time, f"{name}/"]})
+    where = f"{name}/{f' and generators/*/{name}/' if several else ''}"
+    frame = pd.DataFrame({"": ["wall time", "artifacts"], "this run": [time, where]})
     every = f", and over all {len(parts)} generators" if several else ""
     return show(frame, f"{name}-took", "Wall time of this chapter's work, added up over the calls and "
                 f"workers that it took{every}.")
