@@ -213,6 +213,10 @@ def test_details_that_tell_no_classes_apart_are_read_and_said_to_be_older(
         result.details, lesions=lesions)), BY, "x")
     assert "not told apart by class, are left out" in table.caption
     assert "small" not in table.frame
+    distances = result.details.distances.drop(columns=details.alarms_of(3))
+    nothing = replace(result, details=replace(result.details, lesions=lesions, distances=distances))
+    assert segment_details.detection(several, nothing, BY, "x").frame.to_numpy().tolist() == [
+        ["not known for any network"]]
 
 
 def test_one_class_has_no_table_of_classes(grey: Run) -> None:

@@ -189,7 +189,10 @@ def _resampled(result: Tested, frame: pd.DataFrame) -> list[str]:
 
 def _thirds(p: Params, result: Tested, parts: Mapping[str, pd.DataFrame], by: list[str], name: str,
             caption: str, further: Mapping[str, Mapping[str, CellTexts]] = NOTHING) -> Table:
-    """Means of `value` by size, and `further` columns, for each class's rows in `parts`."""
+    """Means of `value` by size, and `further` columns, for each class's rows in `parts`; a single row where
+    these have none."""
+    if len(result.images) and not further and all(frame.empty for frame in parts.values()):
+        return show(pd.DataFrame({"objects by size": ["not known for any network"]}), name, caption)
     tables = []
     for title, frame in parts.items():
         columns = {size: _means(p, replace(result, images=frame[frame["third"] == size]), by, "value")
