@@ -84,7 +84,8 @@ def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":
                                         "patients apart (--patients), or scores will be too good")]
     if count := len(made.report.pairs):
         listed = replace(made.report, pairs=made.seen.listed)
-        part, held = firstlook.share(listed, {pair.name for pair in made.report.pairs}, settings)
+        own = settings.model_copy(update={"source": str(listed.folder), "count": None})  # as `new` takes them
+        part, held = firstlook.share(listed, {pair.name for pair in made.report.pairs}, own)
         of = f"{counted(count, 'pair')}, of which `new` holds out {held}"
         lines.append((OK, "number", f"{of}: enough for a verdict") if held >= LEAST_IMAGES else
                      (LOOK, "number", f"{of}: too few for a verdict, which needs {LEAST_IMAGES} test images "

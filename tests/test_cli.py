@@ -346,7 +346,7 @@ def test_phantoms_pass_the_check_and_a_broken_folder_lists_every_problem(tmp_pat
     good = call("data", "check", folder)
     assert (good.exit_code, "3 pairs" in good.stdout, "no problems" in good.stdout) == (0, True, True)
     assert "look  patients     unknown: if several images are of one patient, " in good.stdout
-    assert "look  number       3 pairs, too few for a verdict: it needs 20 test images" in good.stdout
+    assert "look  number       3 pairs, of which `new` holds out 1: too few for a verdict" in good.stdout
 
     first, second, third = sorted((folder / "masks").iterdir())
     first.unlink()
@@ -367,7 +367,9 @@ def test_a_check_guesses_patients_as_new_does_and_says_where_pairs_are_enough(tm
         told = call("data", "check", tmp_path, *words).stdout
         assert patients in told
         assert "look identical, 1620 of them of different patients" in told
-        assert "ok    number       60 pairs, of which `new` holds out 24: enough for a verdict" in told
+        assert "look  number       60 pairs, of which `new` holds out 18: too few for a verdict" in told
+    told = call("data", "check", tmp_path, "--patients", "each").stdout
+    assert "ok    number       60 pairs, of which `new` holds out 21: enough for a verdict" in told
 
 
 def test_a_check_and_new_hold_out_the_same_whole_patients(tmp_path: Path):
