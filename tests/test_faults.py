@@ -21,6 +21,7 @@ import pytest
 import torch
 import tqdm
 
+from diffusegen_core import cli
 from diffusegen_core.chapters import train
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -299,13 +300,17 @@ def test_a_network_for_whose_scores_there_is_no_room_is_tried_again(copy: Params
     assert final(copy.folder) == final(whole)
 
 
-def test_the_command_tells_of_a_full_disk_in_one_line(disk: Callable, capsys: pytest.CaptureFixture[str]):
-    from diffusegen_core.cli import _readable_errors
-    with pytest.raises(SystemExit) as stop, _readable_errors():
+@pytest.mark.parametrize(("resumes", "then"), [
+    (False, "try again"), (True, "the same command goes on")])
+def test_the_command_tells_of_a_full_disk_in_one_line(
+        disk: Callable, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, resumes: bool,
+        then: str):
+    monkeypatch.setattr(cli, "_call", cli._Call(resumes=resumes))
+    with pytest.raises(SystemExit) as stop, cli._readable_errors():
         (disk(16) / "notebook.ipynb").write_bytes(bytes(10**6))  # as papermill does
     assert stop.value.code == 2
-    assert capsys.readouterr().err == "diffusegen: No space left on device: make room, and try again.\n"
-    with pytest.raises(PermissionError), _readable_errors():
+    assert capsys.readouterr().err == f"diffusegen: No space left on device: make room, and {then}.\n"
+    with pytest.raises(PermissionError), cli._readable_errors():
         raise PermissionError(13, "Permission denied")
 
 
