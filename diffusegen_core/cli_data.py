@@ -89,7 +89,7 @@ def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":
         of = f"{counted(count, 'pair')}, of which `new` holds out {held}"
         lines.append((OK, "number", f"{of}: enough for a verdict") if held >= LEAST_IMAGES else
                      (LOOK, "number", f"{of}: too few for a verdict, which needs {LEAST_IMAGES} test images "
-                                      f"(-p data.holdout holds out more than {part:g})"))
+                                      f"(a larger -p data.holdout than {part:g} holds out more)"))
     return replace(made, lines=[*made.lines, *lines])
 
 

@@ -186,6 +186,7 @@ def test_memory_is_found_only_where_the_interval_lies_above_chance() -> None:
     assert "Sharing" not in found(0.45).basis
     assert found(0.51).verdict == UNDECIDED, "the higher of two areas may be so high by chance"
     assert found(0.45, 0.59).verdict == "hardly, if at all"
+    assert found(0.14, 0.5).verdict == UNDECIDED, "a wide interval allows no conclusion"
     below = found(0.3, 0.497)
     assert below.verdict == "this test cannot tell", "the training pairs are the harder ones"
     assert "the training pairs have the larger errors" in below.basis

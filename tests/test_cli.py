@@ -380,7 +380,7 @@ def test_a_check_and_new_hold_out_the_same_whole_patients(tmp_path: Path):
     held = len(firstlook.look(tmp_path, {}, "^(one|two)", {}).held)
     assert held == 2
     assert ("look  number       30 pairs, of which `new` holds out 2: too few for a verdict, which needs 20 "
-            "test images (-p data.holdout holds out more than 0.3)") in told
+            "test images (a larger -p data.holdout than 0.3 holds out more)") in told
 
 
 def test_a_check_refuses_a_file_of_parameters_whose_section_is_a_value(tmp_path: Path):

@@ -112,7 +112,8 @@ def limit(seeds: int, images: int, generators: int, together: str = "", own: flo
     pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
     several = (f" Several of these images are of one {together}, so the limit is higher."
                if together and own is None else "")
-    return (f"Gains in Dice below about {gain:.2f} cannot be told from chance, with "
+    spread = " by the spread of this run's own results" if own is not None else ""
+    return (f"Gains in Dice below about {gain:.2f} cannot be told from chance{spread}, with "
             f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{several}")
 
 

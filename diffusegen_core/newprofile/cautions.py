@@ -50,11 +50,11 @@ def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
                f"{seeds}. With -p segment.seeds {power.LEAST_SEEDS} -p augment.seeds {power.LEAST_SEEDS} "
                f"there can be one{also}{takes}.")
     generators = power.generators_of(seeds, p.generators, p.augment.generator_sees)
+    verdict = images >= power.LEAST_IMAGES and seeds >= power.LEAST_SEEDS
     several = bool(data.patients) and len({data.patients.get(name) for name in data.held}) < len(data.held)
     if limit := power.limit(seeds, images, generators, data.kind if several else ""):
         expect = (f' The mean gains measured so far are {MEASURED:g} at most: expect "undecided".'
-                  if images >= power.LEAST_IMAGES and seeds >= power.LEAST_SEEDS
-                  and power.visible(seeds, images, generators) > MEASURED else "")
+                  if verdict and power.visible(seeds, images, generators) > MEASURED else "")
         yield limit + expect
     if data.held and not data.patients:
         yield ("Test images may be of patients that were trained on: the names do not identify patients. "
@@ -66,7 +66,7 @@ def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
         yield (f"Synthetic pairs are tried beside {largest} of the {train} pairs to train on, not beside "
                f"all. -p inpaint.sources {train} -p augment.sizes '[{largest}, {train}]' tries both, and "
                "takes longer.")
-    if p.generators < GENERATORS and p.augment.generator_sees != "subset":
+    if verdict and p.generators < GENERATORS and p.augment.generator_sees != "subset":
         yield ("Verdicts will rest on the pairs of one training, and those of another may differ by more "
                f"than the gain. -p generators {GENERATORS} tells, taking up to {GENERATORS} times as long.")
 

@@ -55,7 +55,7 @@ CANNOT_TELL = "this test cannot tell"
 NO_MATTER = "no difference that matters"
 UNFOUND = "copies that were moved and turned by any angle may be missed"
 ALONE_ON_THEM = "when training on such pairs alone"  # in chapter 6
-LITTLE = 0.6  # an area under the ROC curve below this is hardly better than guessing
+LITTLE = 0.6  # an area under the ROC curve below this, and above the opposite, is hardly better than guessing
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,7 @@ def remembered(result: Evaluated, p: Params) -> Answer | None:
     low = row["area"] - wider * (row["area"] - row["low"])
     unlike = low <= 0.5 and differ(rows)
     verdict = (CANNOT_TELL if unlike else REMEMBERED if low > 0.5 else
-               FORGOTTEN if row["high"] < LITTLE else UNDECIDED)
+               FORGOTTEN if row["low"] > 1 - LITTLE and row["high"] < LITTLE else UNDECIDED)
     lowest = rows.loc[rows["high"].idxmin()]
     least = ("" if lowest.name == row.name else f"for {lowest['models']} it is "
              f"{with_interval(lowest['area'], lowest['low'], lowest['high'])}, and ")

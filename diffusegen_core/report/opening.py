@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.params import relative
 from diffusegen_core.config.text import counted
 from diffusegen_core.report import (
     answer,
@@ -153,7 +154,7 @@ def _extremes(run: Run) -> str:
         f"Of {of}, those with the {first} and the {last} {found.measure.words}. {SMOOTHEST} A low contrast "
         f"means only that the filling meets the picture around it: one that shows no {what} at all can have "
         f"the lowest. Whether the {what} is where the mask says, a filter judges: `diffusegen filter "
-        f"{run.folder.name}`.")
+        f"{relative(run.folder)}`.")
     alt = (f"The {first} pairs above the {last} ones, with the outlines of their masks" if found.judges else
            f"Pairs with the {first} contrast above those with the {last}, with outlines of mask and region")
     return _figure(ENDS, alt, told)
