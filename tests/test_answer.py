@@ -383,6 +383,7 @@ def test_a_smooth_border_is_called_no_good_pair_and_is_that_of_what_was_filled(
     found = showcase.ranked(run)
     assert (found.measure.column, found.of.data_type.name) == (column, shown)
     assert not found.judges
+    assert opening.page(run).startswith("# What this run found\n"), "whatever its pictures are called"
     text = opening._extremes(run)
     assert "best" not in text.replace(opening.ENDS, "")
     assert "can have the lowest" in text

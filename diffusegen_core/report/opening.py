@@ -52,13 +52,14 @@ def page(run: Run) -> str:
         EXTREMES: lambda: _extremes(run)}.items()}
     nothing = "" if made[ANSWERS] else _nothing(run, progress)
     heads = {ANSWERS: "The cost"} if answer.COST_ALONE in made[ANSWERS] else {}
+    word = "has made" if heads or nothing else "found"
     if SMOOTHEST in made[EXTREMES]:
         heads[EXTREMES] = "Smoothest and roughest borders"
     lines = limits.of(run.params, progress.made, run.finished("data"), tests(run))
     said = {**made, "What this run cannot say": "\n".join(f"- {line}" for line in lines),
             "How to cite": cited()}
     return "\n\n".join(filter(None, [
-        f"# What this run {'has made' if heads or nothing else 'found'}", _what(run), nothing,
+        f"# What this run {word}", _what(run), nothing,
         _part(run, lambda: _strip(run, progress)),
         *(f"## {heads.get(title, title)}\n\n{text}" for title, text in said.items() if text)])) + "\n"
 
