@@ -1,5 +1,5 @@
-"""Whether pasted and painted pairs help each of several classes: a table below the front page's sentence. And
-which classes only some repetitions have learned."""
+"""Of several classes: whether pasted and painted pairs help each, advice for those that are painted, and
+which ones only some repetitions have learned; below the front page's first sentence."""
 
 from collections.abc import Iterator
 from dataclasses import replace
