@@ -78,9 +78,9 @@ pages show.
 TIME = """From an empty folder to the last chapter, with two worker processes on two cores. Other work shared
 the cores for a part of the time, so these are upper bounds."""
 
-PICTURES = """In the upper rows the filled regions of pairs that the seed of the run has drawn, without
-their surroundings, which are a patient's; the outline is the mask that was given. In the last rows whole
-pairs sampled from noise, images above masks."""
+PICTURES = """The upper rows show the filled regions of pairs drawn by the run's seed, without their
+surroundings, which come from a patient; the outline is the given mask. The last rows show whole pairs
+sampled from noise, images above masks."""
 
 FILTER = """Networks, none of which has seen the source of the pair that it scores, judge whether a
 lesion is where the mask says; {doc}`05_evaluate` has the rule. Filtered types are compared below like any
@@ -88,8 +88,8 @@ other, but they are smaller sets as well: what a filter removes is not compared 
 at random."""
 
 ALONE = """A network is trained on one data type alone and tested on real pairs that no model has seen. No
-test image has chosen an epoch or a pair of this run. But some of them tested other ways when the values of
-the profile were chosen (`benchmarks/README.md`), so that these may suit them a little too well."""
+test image has chosen an epoch or a pair of this run. But some of them were also used to choose the
+profile's values (`benchmarks/README.md`), so scores may be slightly too good."""
 
 SUBSET = """In the tables above the diffusion models had seen all pairs of the run, more than a user with a
 small set has. Here they saw the small set alone, and each seed has a set and models of its own. As above,

@@ -1,4 +1,4 @@
-"""What made pairs are worth: one table over ways to make them, from real pairs, with others held out.
+"""What synthetic pairs are worth: one table over ways to make them, from real pairs, with others held out.
 
     python benchmarks/worth.py --data KVASIR --weights MOBILENET --models FOLDER... --folder runs/worth
 

@@ -178,7 +178,7 @@ def book(
 
 @app.command("filter", cls=KeyValue)
 def filter_pairs(folder: RunFolder, overrides: Overrides = None) -> None:
-    """Set aside painted pairs that a filter finds bad, and show how many it keeps; nothing is deleted.
+    """Reject painted pairs that a filter finds bad, and show how many it keeps; nothing is deleted.
 
     What the run still lacks for this is made. Chapters 6 and 7 then have filtered data types beside the
     others. In a run without a filter, filter.folds becomes 3.
@@ -294,8 +294,8 @@ def _readable_errors() -> Iterator[None]:
         message = f"{error.strerror}: make room, {then}."
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            how = "told to end" if _call.signals else "interrupted"
-            then = f"; the same command goes on from here{_call.behind}" if _call.resumes else ""
+            how = "terminated" if _call.signals else "interrupted"
+            then = f"; run the same command again to continue{_call.behind}" if _call.resumes else ""
             with contextlib.suppress(OSError):  # the terminal may be gone
                 typer.echo(f"diffusegen: {how}{then}.", err=True)
             sys.exit(128 + _call.signals[0] if _call.signals else INTERRUPTED)

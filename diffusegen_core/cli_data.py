@@ -33,7 +33,7 @@ def data_check(
         help="A parameter file: check the folder as its section `data` would read it.")] = None,
     clusters: Annotated[int | None, typer.Option(help="The planned number of clusters.")] = None,
     whole: Annotated[bool, typer.Option(
-        "--all", help="List every mask with values of no class, not only a few where most have them."
+        "--all", help="List every mask that has values of no class, even if most masks have them."
     )] = False,
 ) -> None:
     """Show what a data folder holds, one verdict per line, and all problems in one table; exit 1 if any.
@@ -95,7 +95,7 @@ def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":
 
 @data_app.command("fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="hyperkvasir")],
+    name: Annotated[str, typer.Argument(help="The data set to download: hyperkvasir.")],
     to: Annotated[Path, typer.Option(help="Where the archive and its folder go.")] = Path("data"),
     url: Annotated[str | None, typer.Option(help="Another address of the same archive.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Refuse an archive with another SHA-256.")] = None,

@@ -103,8 +103,8 @@ def execute(notebook: Path, run: Run) -> Path:
         try:
             _attempt(notebook, running, run)
         except Hung as second:
-            raise UserError(f"{notebook.stem} failed twice: its process {second}. The same command goes on "
-                            "from what is finished.") from None
+            raise UserError(f"{notebook.stem} failed twice: its process {second}. Run the same "
+                            "command again to continue.") from None
     return _keep(running, notebook, run)
 
 

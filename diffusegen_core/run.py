@@ -194,7 +194,7 @@ class Run:
 
     @property
     def filtered(self) -> Filtered:
-        """What the filter keeps and sets aside; without a filter the pairs as they are."""
+        """What the filter keeps and rejects; without a filter the pairs as they are."""
         return self.read("filter")
 
     @property

@@ -401,7 +401,7 @@ def test_pairs_that_a_filter_has_judged_are_ranked_by_it(nano_run: Run) -> None:
     run._results["filter"] = SimpleNamespace(judged={one.data_type: SimpleNamespace(kept=kept)})
     found = showcase.ranked(run)
     assert (found.measure.column, found.judges) == ("agreement", True)
-    assert found.rows["name"].tolist() == one.manifest["name"].tolist()[::-1], "those set aside as well"
+    assert found.rows["name"].tolist() == one.manifest["name"].tolist()[::-1], "those rejected as well"
 
 
 def test_the_source_is_the_picture_that_was_painted_into(nano_run: Run) -> None:

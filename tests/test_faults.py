@@ -212,7 +212,7 @@ def test_an_interrupted_run_ends_with_one_line(nano: dict, tmp_path: Path):
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does
         assert run.wait(timeout=60) == 130
     text = (tmp_path / "said").read_text()
-    assert text.endswith("diffusegen: interrupted; the same command goes on from here.\n"), text
+    assert text.endswith("diffusegen: interrupted; run the same command again to continue.\n"), text
     assert "Traceback" not in text
 
 

@@ -110,7 +110,7 @@ def get(server: Server, destination: Path, **options: str) -> Path:
 
 def interrupt(server: Server, destination: Path, after: int) -> None:
     server.hang_up_after = after
-    with pytest.raises(UserError, match="the same command goes on from there"):
+    with pytest.raises(UserError, match="run the same command again to continue"):
         get(server, destination)
     server.hang_up_after = None
 

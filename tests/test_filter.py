@@ -1,4 +1,4 @@
-"""The filter: who judges what, what is set aside and why, and that chapters 6 and 7 take what is kept."""
+"""The filter: who judges what, what is rejected and why, and that chapters 6 and 7 take what is kept."""
 
 import math
 import shutil
@@ -247,7 +247,7 @@ def test_too_few_real_pairs_are_refused_before_anything_runs(tmp_path: Path):
     values(tmp_path, filter=off)
 
 
-# ---- what is set aside
+# ---- what is rejected
 
 
 def test_a_mask_that_was_moved_away_and_a_copy_are_set_aside_with_their_reasons(p: Params, seeing: Networks):
@@ -526,12 +526,12 @@ def test_chapters_6_and_7_have_networks_of_filtered_types(whole: Run):
 def test_the_book_shows_what_is_kept(whole: Run):
     frame = filtering.frame(whole)
     assert frame["generator"].tolist() == [0, 0, 1, 1]
-    assert (frame["kept"] + frame["set aside"] == frame["pairs"]).all()
+    assert (frame["kept"] + frame["rejected"] == frame["pairs"]).all()
     first = whole.read("filter", 0).judged
     for row, one in zip(frame.to_dict("records"), first.values(), strict=False):
         manifest = one.origin.manifest.set_index("name")
         areas = manifest["area" if "area" in manifest else "area_after"]
-        for column, rows in (("kept", one.kept.manifest), ("set aside", one.kept.left_out)):
+        for column, rows in (("kept", one.kept.manifest), ("rejected", one.kept.left_out)):
             assert row[f"mask, {column}"] == pytest.approx(areas[rows["name"]].median(), nan_ok=True)
     assert filtering.table(whole).frame["data type"].tolist() == ["2-Paint", "2-Styled-Paint"] * 2
     one = list(whole.filtered.judged.values())[-1]

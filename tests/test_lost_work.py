@@ -431,7 +431,7 @@ def test_l11_a_run_that_is_told_to_end_ends_with_one_line_and_goes_on(
             run.send_signal(number)
         assert run.wait(timeout=60) == 128 + number
     text = (tmp_path / "said").read_text()
-    assert text.endswith("diffusegen: told to end; the same command goes on from here.\n")
+    assert text.endswith("diffusegen: terminated; run the same command again to continue.\n")
     assert "Traceback" not in text
     with pytest.raises(ProcessLookupError):  # its kernel has ended as well
         os.killpg(run.pid, 0)

@@ -289,5 +289,5 @@ def test_only_what_keeps_something_says_that_it_goes_on(monkeypatch: pytest.Monk
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == cli.INTERRUPTED
-    then = "; the same command goes on from here" if goes_on else ""
+    then = "; run the same command again to continue" if goes_on else ""
     assert capfd.readouterr().err.endswith(f"diffusegen: interrupted{then}.\n")

@@ -209,8 +209,8 @@ def test_as_many_cards_are_taken_as_there_are_at_most(four_cards: None):
     assert devices.several("auto", 2) == ["cuda:0", "cuda:1"]
     assert devices.several("cpu", 9) == ["cpu"] * 9
     for count, workers, mend in ((5, 1, "-p train.devices 4"), (2, 3, "--workers 2"), (8, 2, "devices 4")):
-        with pytest.raises(UserError, match=rf"train\.devices: {count} cards .* finds 4 CUDA devices\. "
-                                            rf"Take .*{mend}\.$") as error:
+        with pytest.raises(UserError, match=rf"train\.devices asks for {count} GPUs .* finds 4 CUDA "
+                                            rf"devices\. Take .*{mend}\.$") as error:
             devices.refuse_few("cuda", count, workers)
         assert "\n" not in str(error.value)
     for allowed in (("cuda", 4, 1), ("cuda", 2, 2), ("cuda", 1, 9), ("cpu", 9, 9)):
@@ -226,7 +226,7 @@ def test_the_cards_of_a_worker_are_different_ones_that_fewest_others_have(four_c
     assert cards._hold(2, 1) == (2,), "a named card is that card"
     token = devices.own.set((1, 3, 2))
     assert devices.several("cuda", 2) == ["cuda:1", "cuda:3"]
-    with pytest.raises(UserError, match=r"4 cards for a model are asked for, but torch finds 3 CUDA devices"):
+    with pytest.raises(UserError, match=r"asks for 4 GPUs for a model, but torch finds 3 CUDA devices"):
         devices.several("cuda", 4)
     devices.own.reset(token)
     for _, hold in [other, *cards._holds.items()]:
@@ -300,10 +300,10 @@ def test_the_plan_counts_the_cards_of_a_model(nano_params: Params, monkeypatch):
     monkeypatch.setattr(probe, "rates", lambda *asked: rates)
     monkeypatch.setattr(probe, "busy", lambda device: "")
     one, two = plan.make(nano_params, 1.0), plan.make(changed(nano_params, TWO), 1.0)
-    assert "cards" not in one.text
+    assert "GPUs" not in one.text
     assert two.table["cards"].tolist() == [2 if kind == "training" else 1 for kind in two.table["kind"]]
     assert two.table["seconds"].tolist() == one.table["seconds"].tolist(), "they share a processor's cores"
-    assert f"2 cards train a model together (train.devices). {plan.ALL_AS_ONE}" in two.text
+    assert f"2 GPUs train a model together (train.devices). {plan.ALL_AS_ONE}" in two.text
     monkeypatch.setattr(devices, "on_cards", lambda name: True)
     on_cards = plan.make(changed(nano_params, TWO), 1.0)
     assert plan.AS_MANY in on_cards.text

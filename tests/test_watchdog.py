@@ -92,8 +92,8 @@ def test_a_kernel_that_is_stopped_is_told_and_its_chapter_made_by_the_second_try
 def test_a_chapter_that_hangs_twice_fails_in_one_line_and_both_its_stacks_are_kept(
         execute: Callable[..., Path], nano_params: params.Params, impatient: None) -> None:
     with pytest.raises(UserError, match=r"^01_x failed twice: its process neither computed nor answered for "
-                                        r".*01_x\.stacks\.txt tells where\)\. The same command goes on from "
-                                        r"what is finished\.$"):
+                                        r".*01_x\.stacks\.txt tells where\)\. Run the same command again "
+                                        r"to continue\.$"):
         execute(BLOCKED)
     text = stacks(nano_params)
     assert text.count("The kernel, process ") == 2

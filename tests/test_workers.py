@@ -382,7 +382,7 @@ def test_a_scheduler_that_is_lost_is_told_of(frail: Machines, monkeypatch) -> No
 
     hand = threading.Thread(target=kill, daemon=True)
     hand.start()
-    with pytest.raises(UserError, match=r"scheduler was lost.*the same command goes on"):
+    with pytest.raises(UserError, match=r"scheduler was lost.*run the same command again"):
         fanout.run(own_pid, [fanout.Item("slow", None, {"seconds": 60})], "Slow")
     hand.join()
 

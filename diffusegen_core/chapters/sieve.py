@@ -63,7 +63,7 @@ class Judged:
     """What the filter found in one painted type."""
 
     kept: PairSet
-    """The filtered type. In `left_out` is what was set aside, with its reasons; both lists have the columns
+    """The filtered type. In `left_out` is what was rejected, with its reasons; both lists have the columns
     of the manifest that was filtered, and COLUMNS."""
     origin: PairSet
     limits: Limits
@@ -189,7 +189,7 @@ def _copies(seed: int, pairs: Pairs, everyone: Members) -> tuple[pd.DataFrame, p
 
 
 def _judged(task: Scoring, one: PairSet, settings: Filter, copy_quantile: float) -> Judged:
-    """What is kept of a type and what is set aside, with the lists of both, which are made if missing."""
+    """What is kept of a type and what is rejected, with the lists of both, which are made if missing."""
     artifact = task.ws.artifact(one.data_type.filtered.artifact, {
         "version": VERSION, "scores": contents(task.artifact.stamp), "agreement": settings.agreement_quantile,
         "scorers": task.scorers.identity if task.scorers else None, "seam": settings.seam_quantile,
@@ -223,7 +223,7 @@ def _list(artifact: Artifact, one: PairSet, scores: pd.DataFrame, limits: Limits
 
 
 def _reasons(row: dict[str, float | str], limits: Limits) -> str:
-    """Why a pair is set aside: "agreement 0.12 below 0.41; seam 14.2 above 9.8"; "" where it is kept."""
+    """Why a pair is rejected: "agreement 0.12 below 0.41; seam 14.2 above 9.8"; "" where it is kept."""
     agreement, seam, score = (float(row[name]) for name in ("agreement", "seam", "copy_score"))
     told = []
     if agreement < limits.agreement:

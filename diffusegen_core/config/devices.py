@@ -62,8 +62,8 @@ def refuse_few(name: str, count: int, workers: int = 1) -> None:
     each = f" in each of {workers} workers" if workers > 1 else ""
     mend = (f"Take --workers {there // count}" if workers > 1 and count <= there else
             f"Take -p train.devices {max(1, there)}")
-    raise UserError(f"Parameters: train.devices: {count} cards for a model{each} are asked for, but torch "
-                    f"finds {counted(there, 'CUDA device')}. {mend}.")
+    raise UserError(f"Parameters: train.devices asks for {count} GPUs for a model{each}, but torch finds "
+                    f" {counted(there, 'CUDA device')}. {mend}.")
 
 
 def several(name: str, count: int) -> list[str]:

@@ -114,10 +114,10 @@ def _steps(p: "Params") -> Iterator[str]:
         yield (f"train.micro_batch {p.train.micro_batch} exceeds "
                f"train.batch_size {p.train.batch_size}.")
     if p.train.devices > p.train.batch_size:
-        yield (f"train.devices {p.train.devices} exceeds train.batch_size {p.train.batch_size}: each card "
+        yield (f"train.devices {p.train.devices} exceeds train.batch_size {p.train.batch_size}: each GPU "
                "needs an image of every step.")
     if p.train.devices > 1 and ":" in p.device:
-        yield (f"device {p.device} is one card, and train.devices asks for {p.train.devices}: set device "
+        yield (f"device {p.device} is one GPU, and train.devices asks for {p.train.devices}: set device "
                "cuda.")
     for name, steps in (("inpaint.respacing", p.inpaint.respacing),
                         ("style.respacing", p.style.respacing),

@@ -69,7 +69,7 @@ class Train(Section):
     micro_batch: PositiveInt | None = Field(
         None, description="images per forward pass; null: the whole batch")
     devices: PositiveInt = Field(
-        1, description="cards (on CPUs, processes) that train a model together, each with a share of every "
+        1, description="GPUs (on CPUs, processes) that train a model together, each with a share of every "
                        "batch; no effect beyond rounding, except that each draws its own dropout")
     lr: float = Field(1e-3, gt=0)
     lr_decay: float = Field(
@@ -92,7 +92,8 @@ class Train(Section):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="autocast of the network; without bf16 in the device's instructions, fp32")
     compile: bool = Field(
-        False, description="compile the network's steps: a minute or more before the first, then faster")
+        False, description="compile the network's steps: a minute or more before the first; meant to be "
+                           "faster then, but not measured")
     checkpointing: bool = Field(
         False, description="compute activations again for the gradient: less memory, a third more work")
     checkpoint_every: PositiveInt = Field(50, description="optimizer steps between checkpoints")
@@ -128,14 +129,14 @@ class Inpaint(Section):
         False, description="choose sources by a hash of their names, the same for every seed, instead of "
                            "the first, which may all be of one day")
     respacing: PositiveInt = Field(25, description="respaced steps")
-    jump_length: PositiveInt = Field(5)
+    jump_length: PositiveInt = Field(5, description="levels of each jump back up, RePaint's j")
     resampling: PositiveInt = Field(1, description="RePaint's U: 1 never jumps back")
     sampler: str = Field("ancestral", description="of a step down, as train.preview_sampler")
     clip: bool = Field(
         True, description="keep the predicted clean image within [-1, 1] in every step; the published code "
                           "never does in inpainting")
     model_of: Literal["any", "own"] = Field(
-        "any", description="cluster j ~ U{1..K}, or the source's own cluster")
+        "any", description="any: the model of a cluster drawn at random; own: that of the source's cluster")
     masks: str = Field(
         "varied", min_length=1, description="`joint`: the model draws the mask with the image, as in the "
         "paper; or given masks: `own` (the source's), `varied` (those of training pairs, changed and placed "
@@ -160,8 +161,8 @@ class Inpaint(Section):
                                         "null: all")
     within: str | None = Field(
         None, min_length=1, description="the class of data.labels inside which new objects are placed, and "
-                                        "which takes the place of one that goes; null: anywhere. "
-                                        "diffusegen paint ignores it: it is given no mask of that class")
+                                        "which fills the place of a removed one; null: anywhere. diffusegen "
+                                        "paint applies it if --keep gives a mask of that class")
     dilate: PositiveInt = Field(20, description="ellipse that widens the mask to be filled, px at 256")
     opening: PositiveInt = Field(16, description="ellipse that opens the new mask, px at 256")
     batch_size: PositiveInt = Field(16, description="images in one network call; no effect beyond rounding")
@@ -245,7 +246,7 @@ class Evaluate(Section):
         "that bear its name"))
     weights: str = Field("random", description="`pretrained`, `random`, or a path to a file")
     input_range: Literal["imagenet", "symmetric"] = Field("imagenet", description="as cluster.input_range")
-    sets: PositiveInt = Field(3, description="sample numbers that are compared, each as a set of its own")
+    sets: PositiveInt = Field(3, description="compared sets; set i holds the i-th pair of every source")
     kernel_subsets: PositiveInt = Field(100, description="random subsets for the mean of the kernel distance")
     kernel_size: PositiveInt = Field(1000, ge=2, description="images of such a subset, at most")
     copy_quantile: float = Field(
@@ -260,7 +261,7 @@ class Evaluate(Section):
 
 
 class Filter(Section):
-    """The filter between chapters 5 and 6: which painted pairs are set aside. A null criterion is off."""
+    """The filter between chapters 5 and 6: which painted pairs are rejected. A null criterion is off."""
 
     folds: NonNegativeInt | None = Field(
         None, description="parts that the real pairs are split into; a network that saw none of a part "
@@ -272,7 +273,7 @@ class Filter(Section):
         0.95, gt=0, lt=1, description="the contrast at the border of the filled region may not exceed this "
                                       "quantile of the sources' own at the same borders; null: no limit")
     copies: bool = Field(
-        True, description="set near-copies of training images aside, found in pixels as in chapter 5, at "
+        True, description="reject near-copies of training images, found in pixels as in chapter 5, at "
                           "evaluate.copy_quantile")
 
 
@@ -312,8 +313,9 @@ class Segment(Section):
                                         "inpaint.samples, for the GAN at most gan.samples")
     seeds: PositiveInt = Field(1, description="repetitions, each with a seed of its own")
     held_out: str | None = Field(
-        "rest", description="test set of the training data's kind: `rest` draws from what data leaves over "
-                            "(fresh phantoms, or not348 of paper348); or a folder; null: none")
+        "rest", description="test set of the training data's kind. `rest`: the pairs held out by "
+                            "data.holdout, fresh phantoms, or those outside data.subset; or a folder; "
+                            "null: none")
     cvc: str | None = Field(None, description="the folder of CVC-ClinicDB; null: none")
     polypgen: str | None = Field(None, description="the folder of PolypGen's single frames; null: none")
     test_count: PositiveInt = Field(24, description="images drawn from each test set, or all it has")

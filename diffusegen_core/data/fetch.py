@@ -157,7 +157,7 @@ def _reason(error: requests.RequestException) -> str:
 
 def _kept(part: Path) -> str:
     if part.exists() and part.stat().st_size:
-        return f"{part.stat().st_size} bytes are kept in {part}; the same command goes on from there."
+        return f"{part.stat().st_size} bytes are kept in {part}; run the same command again to continue."
     return "Try again later, or place the extracted folder by hand and give its path as data.source."
 
 

@@ -68,7 +68,7 @@ class PairSet:
     manifest: pd.DataFrame
     """One row per pair, with the columns ORIGIN first."""
     left_out: pd.DataFrame
-    """The pairs that failed, or that the filter set aside, with the manifest's columns."""
+    """The pairs that failed, or that the filter rejected, with the manifest's columns."""
     hashes: dict[str, str]
     """File name within the folder -> SHA-256; for a filtered set, of the files of its pairs only."""
     stamp: Stamp

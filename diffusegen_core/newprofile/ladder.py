@@ -1,6 +1,6 @@
 """The sizes of run that `diffusegen new` chooses from, from a smoke test to the paper's image size.
 
-They follow the profiles smoke, kvasir_cpu and one_gpu. The paper's own training, 28 hours on a large GPU, is
+They follow the profiles smoke, kvasir_cpu and one_gpu. The paper's own run, 30 EFLOP, is
 params/paper.yaml.
 """
 

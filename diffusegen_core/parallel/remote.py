@@ -121,8 +121,8 @@ def _follow(client: Client, futures: list[Future], board: "_Board", units: int) 
         except TimeoutError:
             ended = set()
         except CancelledError:
-            raise UserError("The scheduler was lost, or gave up the work; its log may say why. What is "
-                            "finished is on the disk; the same command goes on from there.") from None
+            raise UserError("The scheduler was lost, or gave up the work; its log may say why. "
+                            "Finished work is on disk; run the same command again to continue.") from None
         progress.alive()  # workers may be in a queue for days
         board.listen()
         for future in ended:
@@ -157,8 +157,8 @@ class _Presence:
                         f"{DEVICE}={self.units}" if self.units > 1 else DEVICE)
         if os.environ.get(OWN) and self.looked - self.there > LOST:
             raise UserError("All worker processes of this command have ended, and could not be restarted: "
-                            "check whether the temporary folder is full. What is finished is on the disk; "
-                            "the same command goes on from there.")
+                            "check whether the temporary folder is full. Finished work is on disk; run "
+                            "the same command again to continue.")
 
 
 def _cancel(client: Client, futures: list[Future], board: "_Board") -> None:
@@ -271,8 +271,8 @@ def _warn_of_one_card(client: Client, named: set[str]) -> None:
     most = max(Counter(worker["host"] for worker in _fit(client).values()).values(), default=0)
     for card in named - _warned if most > 1 else ():
         _warned.add(card)
-        log.warning("Parameters: device: %s is one card for all %d workers of a machine; with device: cuda "
-                    "they share out its cards.", card, most)
+        log.warning("Parameters: device: %s is one GPU for all %d workers of a machine; with device: cuda "
+                    "they divide its GPUs among them.", card, most)
 
 
 def refuse_unfit(client: Client, units: int) -> None:
@@ -283,7 +283,7 @@ def refuse_unfit(client: Client, units: int) -> None:
         return
     fit = _fit(client, units)
     if not fit:
-        what = DEVICE if units == 1 else f"{DEVICE}={units}, a unit for each card of a model (train.devices)"
+        what = DEVICE if units == 1 else f"{DEVICE}={units}, a unit for each GPU of a model (train.devices)"
         each = "GPU" if units == 1 else f"{units} GPUs"
         raise UserError(f"None of the {len(workers)} workers offers the resource {what}. Start each as `dask "
                         f"worker ADDRESS --nthreads 1 --resources {DEVICE}={units}`, one for each {each}.")

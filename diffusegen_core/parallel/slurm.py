@@ -218,7 +218,7 @@ def _keep(cluster: SLURMCluster, arrivals: _Arrivals, logs: Path, stop: threadin
     while not stop.wait(PAUSE):  # again and again, as a chapter that begins later has not heard it
         scheduler.log_event(progress.TOPIC, {"hopeless": (
             "Job after job of Slurm ends before its workers come; the log of the last one may say why: "
-            f"{last}. What is finished is on the disk; the same command goes on from there.")})
+            f"{last}. Finished work is on disk; run the same command again to continue.")})
 
 
 async def _replace(cluster: SLURMCluster, logs: Path) -> tuple[bool, str]:

@@ -34,7 +34,7 @@ from diffusegen_core.planning import flops, pace, probe
 from diffusegen_core.segmentation import trainsets
 
 # How a plan counts the time of a training on several cards, in words.
-AS_MANY = "Its time is that of one card divided by their number; waiting for each other is not counted."
+AS_MANY = "Its time is that of one GPU divided by their number; waiting for each other is not counted."
 ALL_AS_ONE = "On a processor these are processes that share its cores, so the time is that of one."
 COLUMNS = [field.name for field in fields(Cost)]
 SUMMED = ["items", "images", "flop", "disk"]
@@ -84,7 +84,7 @@ class Plan:
         columns = {
             "chapter": [f"{NUMBERS[name]} {name}" for name in shown["chapter"]], "work": shown["work"],
             "items": shown["items"].map("{:,}".format), "images": shown["images"].map("{:,}".format),
-            **({"cards": shown["cards"]} if cards > 1 else {}), "FLOP": shown["flop"].map(flop),
+            **({"GPUs": shown["cards"]} if cards > 1 else {}), "FLOP": shown["flop"].map(flop),
             "largest item": shown["largest"].map(flop), "disk": shown["disk"].map(size)}
         time = "time not measured"
         if self.rates is not None:
@@ -96,7 +96,7 @@ class Plan:
                  f"{size(self.table['temporary'].max())} more for checkpoints; {flop(total['flop'])}."]
         lines += [self.busy] if self.busy else []
         if cards > 1:
-            lines += [f"{cards} cards train a model together (train.devices). {self.together}"]
+            lines += [f"{cards} GPUs train a model together (train.devices). {self.together}"]
         lines += [f"{self.profile}: {self.pairs} pairs ({self.note}).", "",
                   pd.DataFrame(columns).to_string(index=False), ""]
         if self.rates is not None:

@@ -1,4 +1,4 @@
-"""What the filter keeps and sets aside: a table and a figure of chapter 5, and a text for a terminal."""
+"""What the filter keeps and rejects: a table and a figure of chapter 5, and a text for a terminal."""
 
 from collections.abc import Iterator
 from textwrap import fill
@@ -23,23 +23,23 @@ FOLDS = 3  # used where the command asks for a filter and the run has none
 SHOWN = 6  # pairs in a row of the figure
 LIMITS = {"agreement": "agreement at least", "seam": "seam at most", "copy": "copy score at least"}
 AREAS = ("area_after", "area")  # the column with a mask's area, in manifests of chapters 3 and 4
-FORMATS = {"mask, kept": ".3f", "mask, set aside": ".3f", "agreement at least": ".2f", "seam at most": ".1f",
+FORMATS = {"mask, kept": ".3f", "mask, rejected": ".3f", "agreement at least": ".2f", "seam at most": ".1f",
            "copy score at least": ".2f"}
 
 
 def frame(run: Run) -> pd.DataFrame:
-    """A row per painted type and generator: how many pairs there are, were kept, were set aside, and failed
-    each criterion; the median mask area of those kept and set aside, as a share of the image; the thresholds,
+    """A row per painted type and generator: how many pairs there are, were kept, were rejected, and failed
+    each criterion; the median mask area of those kept and rejected, as a share of the image; the thresholds,
     NaN where a criterion is off. No rows without a filter."""
     rows = []
     for number in range(run.params.generators):
         for data_type, one in run.read("filter", number).judged.items():
             rows.append({**({"generator": number} if run.params.generators > 1 else {}),
                          "data type": data_type.name, "pairs": len(one.origin), "kept": len(one.kept),
-                         "set aside": len(one.kept.left_out),
+                         "rejected": len(one.kept.left_out),
                          **{f"by {name}": count for name, count in one.counts.items()},
                          "mask, kept": _area(one.kept.manifest),
-                         "mask, set aside": _area(one.kept.left_out),
+                         "mask, rejected": _area(one.kept.left_out),
                          **{heading: getattr(one.limits, name) for name, heading in LIMITS.items()}})
     return pd.DataFrame(rows)
 
@@ -56,7 +56,7 @@ def table(run: Run) -> Table:
                     "run.")
     every = [run.read("filter", number) for number in range(run.params.generators)]
     seconds = every[0].seconds + sum(one.seconds for other in every[1:] for one in other.judged.values())
-    return show(rows, "filter-types", "What the filter of this run keeps and sets aside, by criterion; a "
+    return show(rows, "filter-types", "What the filter of this run keeps and rejects, by criterion; a "
                 "pair may fail several. Mask: the median area as a share of the image, which shows whether "
                 "the filter prefers large lesions. Right: the thresholds. Agreement is Dice with networks "
                 "that never saw the source; seams are in grey levels. Networks and scores took "
@@ -79,11 +79,11 @@ def text(run: Run) -> str:
 
 def figure(run: Run) -> Figure:
     """Some pairs of the last painted type, from the first generator: kept ones, from the best agreement to
-    the worst, above those set aside, with their reasons."""
+    the worst, above those rejected, with their reasons."""
     judged = list(run.filtered.judged.values())
     if not judged:
         return nothing(f"There is no filter: {NONE}.")
-    rows = {"kept": list(_kept(judged[-1])), "set aside": list(_set_aside(judged[-1]))}
+    rows = {"kept": list(_kept(judged[-1])), "rejected": list(_rejected(judged[-1]))}
     if not any(rows.values()):
         return nothing("There are no painted pairs.")
     drawn, axes = plt.subplots(2, SHOWN, figsize=(WIDTH, 3.3))
@@ -114,8 +114,8 @@ def _kept(one: Judged) -> Iterator[tuple[str, str]]:
                             f"agreement {row['agreement']:.2f}")
 
 
-def _set_aside(one: Judged) -> Iterator[tuple[str, str]]:
-    """Names and reasons of pairs set aside: for each criterion in turn, the pair that fails it most."""
+def _rejected(one: Judged) -> Iterator[tuple[str, str]]:
+    """Names and reasons of rejected pairs: for each criterion in turn, the pair that fails it most."""
     rows = one.kept.left_out
     worst = {"agreement": rows.sort_values("agreement", kind="stable"),
              "seam": rows.sort_values("seam", ascending=False, kind="stable"),

@@ -34,7 +34,7 @@ class Claim:
 
 ALL = (10, 20, 30, 40)
 WHOLE = "K = 20; N = 1, 2, 3"
-BOTH_WAYS = "networks trained on such pairs alone, and on small real sets with them added"
+BOTH_WAYS = "networks trained on such pairs alone, and on small sets of real and such pairs"
 
 SYNTHETIC = Claim("Trained on synthetic pairs alone, Styled-Diff performed better than GAN in all cases",
                   "section 3.3.1", f"{WHOLE}; HyperKvasir")
