@@ -1,6 +1,7 @@
 """Before a run: what it will not be able to tell, whether the disk suffices, what a refused one leaves."""
 
 import os
+import re
 import shutil
 import stat
 from collections import namedtuple
@@ -95,14 +96,30 @@ def test_the_disk_is_that_of_the_channels_and_classes_of_the_data(nano_params: P
 
 def test_what_a_run_has_already_need_not_be_free(nano_params: Params, monkeypatch) -> None:
     wanted = int(space.needed(nano_params, {"train"}))
-    nano_params.folder.mkdir()
-    (nano_params.folder / "model").touch()
-    os.truncate(nano_params.folder / "model", wanted - 10)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 11))
-    space.refuse_full(nano_params, {"train"})
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 9))
-    with pytest.raises(UserError, match=r"of which .* exist"):
-        space.refuse_full(nano_params, {"train"})
+    ws = Run(nano_params).workspace
+
+    def finished(name: str) -> None:
+        folder = ws.artifact(name, {}).begin()
+        (folder / "model").touch()
+        os.truncate(folder / "model", wanted // 2)
+        ws.artifact(name, {}).finish([folder / "model"], 1.0)
+
+    def refused(free: int) -> bool:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free))
+        try:
+            space.refuse_full(nano_params, {"train"})
+        except UserError as error:
+            return bool(re.search(r"may take .* on disk, but only|of which .* exist", str(error)))
+        return False
+
+    with lock.hold(ws.folder):
+        finished("style/1-Styled-Diff")  # another chapter's
+        assert refused(wanted - 1)
+        finished("train/cluster-00")
+        there = sum(file.stat().st_size for file in (ws.folder / "train").rglob("*") if file.is_file())
+        assert [refused(wanted - there + 1), refused(wanted - there - 1)] == [False, True]
+        (ws.folder / "train").rename(ws.folder / "aside")
+        assert refused(wanted - 1), "what is set aside stays"
 
 
 # ---- what a refused run leaves

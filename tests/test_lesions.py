@@ -55,6 +55,19 @@ def inner(mask: np.ndarray, by: int = 1) -> np.ndarray:
 
 
 @types
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_pasted_lesion_covers_its_organ_only_where_classes_exclude_each_other(data_type: DataType,
+                                                                                overlap: bool):
+    organ, lesion = disc(20, 24, 24), disc(4, 24, 24)
+    masks_of = np.stack([np.stack([organ, np.zeros_like(organ)]), np.stack([organ * overlap, lesion])])
+    pairs = dataset.gather(["0", "1"], np.stack([mucosa(0), mucosa(1)]), masks_of, overlap)
+    cut = lesions.cut(pairs, 0, np.random.default_rng(0), (1,))
+    _, mask = lesions.pasted(pairs, 0, cut, data_type)
+    assert mask[1].any()
+    np.testing.assert_array_equal(mask[0], organ if overlap else organ * (1 - mask[1]))
+
+
+@types
 @pytest.mark.parametrize("seed", range(12))
 def test_the_mask_is_of_both_lesions_and_far_from_the_new_one_the_picture_stays(data_type: DataType,
                                                                                 seed: int):

@@ -252,6 +252,15 @@ def test_of_nothing_the_tables_are_empty(run: SimpleNamespace) -> None:
 # ---- figures
 
 
+@pytest.mark.parametrize("numbers", [[1, 3], [3, 1]])
+def test_pictures_are_of_the_networks_with_the_most_pairs_in_whatever_order(numbers: list[int]) -> None:
+    kinds = [{"data_type": name, "size": 4, "ratio": number}
+             for name in ("2-Styled-Diff", "2-Diff") for number in numbers]
+    shown = segment_figures._first(planted(kinds), 8)
+    assert shown["data_type"].tolist() == ["2-Styled-Diff", "2-Diff"]
+    assert shown["ratio"].tolist() == [3, 3]
+
+
 @pytest.mark.parametrize("shown", [["Real", "2-Diff", "2-Styled-Diff"], ["2-Styled-Diff", "Real"]])
 def test_a_data_type_looks_the_same_whatever_else_the_networks_learned_from(run: SimpleNamespace,
                                                                             shown: list[str]) -> None:

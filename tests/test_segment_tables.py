@@ -450,6 +450,8 @@ def test_what_a_pair_costs(tmp_path: Path, pairs: dataset.Pairs) -> None:
     assert frame["s per pair"].tolist() == ["0.7", "20.7", "21.4", "30.7", "31.4"]
     assert frame["Dice, HyperKvasir"].tolist() == ["0.000", f"{dice('2-Diff', 2, '', 0, 1) + 0.01:.3f}",
                                                    "", "", ""]
+    without = replace(result, tests=[testsets.TestSet("PolypGen", None, ""), *result.tests])
+    assert rows(segment_tables.costs(run, without)).equals(frame), "a test set that is not given"
     bought = rows(segment_tables.costs(MadeUp(changed(p, gan={"source": "elsewhere"})), result))
     assert "GAN" not in bought.index, "nobody knows what it cost"
     based = rows(segment_tables.costs(MadeUp(changed(p, train={"base_images": 9})), result))

@@ -29,6 +29,7 @@ from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
 VERSION = 1  # raised when the same parameters would give other pairs
+OVERLAPPING = 2  # of classes that may overlap, which pasted lesions once cut out
 AREAS = ["area_before", "area_lesion", "area_after"]
 MANIFEST = [*pairsets.ORIGIN, *pairsets.PASTED, *AREAS]
 NO_MODEL = "none"  # in a manifest's column `model`
@@ -91,7 +92,8 @@ def _set(ws: Workspace, data_type: DataType, pairs: Pairs, settings: Inpaint, wh
 
 
 def _recipe(ws: Workspace, data_type: DataType, pairs: Pairs, jobs: list[Job], settings: Inpaint) -> Recipe:
-    return {"version": [VERSION, lesions.VERSION, masks.VERSION], "pairs": pairs.digest, "seed": ws.seed,
+    version = OVERLAPPING if pairs.overlap else VERSION
+    return {"version": [version, lesions.VERSION, masks.VERSION], "pairs": pairs.digest, "seed": ws.seed,
             "jobs": {job.name: job.seed for job in jobs}, "models": {NO_MODEL: data_type.name},
             **({} if settings.turn == masks.ANY else {"turn": settings.turn}),
             **({} if settings.within is None else {"within": settings.within})}

@@ -84,11 +84,11 @@ def cut(pairs: Pairs, source: int, rng: np.random.Generator, chosen: Chosen = No
 
 def pasted(pairs: Pairs, source: int, lesion: Cut, data_type: DataType) -> tuple[np.ndarray, np.ndarray]:
     """The picture (C, S, S) uint8 of a pair with a lesion pasted in, and the mask (M, S, S) of both; where
-    they meet, the pasted one covers the other."""
+    they meet, the pasted one covers the other, unless the classes may overlap."""
     image = pairs.images[source].transpose(1, 2, 0)
     blended = BLENDS[data_type](image, lesion, masks.field_of_view(pairs.images[source]))
-    numbers = np.where(lesion.mask > 0, lesion.mask, planes.numbered(pairs.masks[source]))
-    return blended.transpose(2, 0, 1), planes.separate(numbers, pairs.planes.classes)
+    new = planes.separate(lesion.mask, pairs.planes.classes)
+    return blended.transpose(2, 0, 1), planes.laid_over(pairs.masks[source], new, pairs.overlap)
 
 
 def feathered(image: np.ndarray, lesion: Cut, view: np.ndarray) -> np.ndarray:

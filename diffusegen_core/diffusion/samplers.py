@@ -62,8 +62,8 @@ def dpmpp(diffusion: Diffusion, x_t: Tensor, t: Tensor, generators: Generators,
     if before is None:
         aim = x0
     else:
-        log_snr = 0.5 * (schedule.alpha_bar / (1 - schedule.alpha_bar)).log()
-        h, h_before = log_snr[t - 1] - log_snr[t], log_snr[t] - log_snr[t + 1]
+        lam = 0.5 * (schedule.alpha_bar / (1 - schedule.alpha_bar)).log()  # half of the log SNR
+        h, h_before = lam[t - 1] - lam[t], lam[t] - lam[t + 1]
         # Chosen on the device, because reading t here would wait for it; h is meaningless at level 0.
         aim = torch.where((t > 1)[:, None, None, None],
                           x0 + column(h / (2 * h_before)) * (x0 - before), x0)

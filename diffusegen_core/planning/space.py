@@ -15,13 +15,14 @@ from diffusegen_core.data.planes import Planes
 from diffusegen_core.diffusion.unet import UNet, parameter_count
 from diffusegen_core.planning import flops, plan
 from diffusegen_core.segmentation import segnet
+from diffusegen_core.store import files, stamps
 
 WIDTH = 2048  # assumed features of a backbone; few have more
 
 
 def refuse_full(p: Params, chosen: Collection[str]) -> None:
     """UserError where the named chapters may need more disk than is free, beyond what the run already has."""
-    wanted, there = needed(p, chosen), _taken(p.folder)
+    wanted, there = needed(p, chosen), _taken(p.folder, chosen)
     place = next(folder for folder in (p.folder, *p.folder.parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
     if wanted - there > free:
@@ -54,5 +55,10 @@ def _sizes(p: Params) -> Work:
     return Work(none, none, unet, [0.0] * (p.style.respacing - p.style.skip), 0.0, 0.0, segment, kind)
 
 
-def _taken(folder: Path) -> int:
-    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+def _taken(folder: Path, chosen: Collection[str]) -> int:
+    """The bytes of what the named chapters have finished there, or begun; not of what is set aside, which
+    stays. Results of other parameters count as well."""
+    own = [place for place, _ in stamps.in_place(folder)
+           if stamps.made_by(place.relative_to(folder)) in chosen]
+    begun = [folder / stamps.MAKING, *folder.glob(f"{stamps.GENERATORS}/*/{stamps.MAKING}")]
+    return sum((place / name).lstat().st_size for place in (*own, *begun) for name in files.below(place))

@@ -163,4 +163,5 @@ def reliability(result: Tested, p: Params) -> Figure:
 def _first(result: Tested, rows: int) -> pd.DataFrame:
     """The rows of `runs` for the first seed's networks with the most synthetic pairs, one per data type."""
     done = result.runs[(result.runs["status"] == OK) & (result.runs["seed"] == 0)]
-    return done.groupby("data_type", sort=False).tail(1).head(rows)
+    ascending = done.sort_values(["size", "samples", "ratio"], kind="stable")
+    return ascending.groupby("data_type", sort=False).tail(1).sort_index().head(rows)

@@ -150,7 +150,7 @@ def failures(result: Tested, name: str) -> Table:
 
 def costs(run: Run, result: Tested) -> Table:
     """What a usable pair of each data type costs, training included, beside the Dice that it leads to."""
-    first = result.tests[0].name
+    first = next((test.name for test in result.tests if test.pairs is not None), result.tests[0].name)
     means = trials.summary(result, ["data_type", "samples"], "dice", run.params.segment.resamples,
                            run.params.seed).query("test_set == @first")
     best = means.sort_values("samples").groupby("data_type")["mean"].last()  # of the most samples

@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 VERSION = 1  # raised when the same network and test set would give other details
 BY_CLASS = 2  # the same with several classes, whose lesions older programs did not tell apart
 WEIGHTS = "model.safetensors"  # a network's file in Place.weights
-# By file: the columns that the measure itself adds to the table.
 FALSE_ALARMS, CLASS = "false_alarms", "class"
+# By file: the columns that the measure itself adds to the table.
 TABLES = {"distances.csv": ["image", *boundaries.COLUMNS, FALSE_ALARMS],
           "lesions.csv": [*lesionwise.COLUMNS, CLASS], "calibration.csv": calibration.COLUMNS}
 # The predicted masks of the images with the lowest Dice. KEPT exceeds WORST, the number shown, because the

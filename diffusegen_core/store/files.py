@@ -39,7 +39,7 @@ class Written(PosixPath):
 
 def _umask() -> int:
     """The mode bits that the user's umask removes from new files."""
-    now = os.umask(0)
+    now = os.umask(0o077)  # until it is put back, files of other threads become private, never public
     os.umask(now)
     return now
 
