@@ -112,7 +112,7 @@ def run(
     from diffusegen_core.config import devices
     from diffusegen_core.parallel import fanout, machines
     from diffusegen_core.planning import pace, preflight
-    from diffusegen_core.planning import status as standing
+    from diffusegen_core.planning import status as run_status
     from diffusegen_core.planning.display import Display
     from diffusegen_core.store import lock, ownparams
     chosen = notebooks.choose(first, last, only or [])
@@ -152,7 +152,7 @@ def run(
         if book:
             _build_book(this)
     preflight.refuse_failed(this, chapters)
-    if len(chosen) < len(notebooks.every()) and (then := standing.unfinished(this)):
+    if len(chosen) < len(notebooks.every()) and (then := run_status.unfinished(this)):
         typer.echo(printable_lines(then))
 
 
@@ -223,10 +223,10 @@ def paint(
     tell(f"Painting into {len(images)} picture{'' if len(images) == 1 else 's'} with the models of {folder}")
     from diffusegen_core import painting
     from diffusegen_core.run import Run
-    run = Run.open(folder)
-    made = painting.paint(run, images, out, count, seed, mask, like, old, remove, keep)
+    opened = Run.open(folder)
+    made = painting.paint(opened, images, out, count, seed, mask, like, old, remove, keep)
     typer.echo(f"{counted(len(made), 'pair')}: {out}")
-    for line in () if remove else painting.reminders(run.params.inpaint, mask, old, keep):
+    for line in () if remove else painting.reminders(opened.params.inpaint, mask, old, keep):
         typer.echo(line)
 
 

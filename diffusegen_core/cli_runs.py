@@ -22,9 +22,10 @@ def status(
 ) -> None:
     """Show what in a run is made, stale, set aside or running, how long the rest takes, and what is next."""
     tell(f"Looking at {folder}" if folder else "Looking at the runs in runs/")
-    from diffusegen_core.planning import status as standing
+    from diffusegen_core.planning import status as run_status
     from diffusegen_core.run import Run
-    for line in standing.text(Run.open(folder), str(folder), verify, seconds) if folder else standing.every():
+    lines = run_status.text(Run.open(folder), str(folder), verify, seconds) if folder else run_status.every()
+    for line in lines:
         typer.echo(printable_lines(line))
 
 
@@ -41,7 +42,7 @@ def plan(
     # Imported only now, because they take seconds.
     from diffusegen_core.planning import plan as planning
     from diffusegen_core.planning import preflight
-    from diffusegen_core.planning import status as standing
+    from diffusegen_core.planning import status as run_status
     made = planning.make(p, seconds)
     typer.echo(made.text)
     for note in preflight.notes(p):
@@ -49,7 +50,7 @@ def plan(
     if problems := preflight.problems(p):
         typer.echo("\nAs things are, `diffusegen run` refuses these parameters:")
         typer.echo(printable_lines("\n".join(problems)))
-    there, finished = standing.beside_plan(this, made)
+    there, finished = run_status.beside_plan(this, made)
     if there:
         typer.echo(f"\n{printable_lines(there)}")
     if finished:

@@ -12,8 +12,7 @@ import pandas as pd
 from diffusegen_core.parallel import fanout
 from diffusegen_core.segmentation import experiments
 from diffusegen_core.segmentation.trainsets import Sets
-from diffusegen_core.store import files, moves
-from diffusegen_core.store.stamps import ASIDE, MAKING, STAMP
+from diffusegen_core.store import files, moves, stamps
 from diffusegen_core.store.workspace import Workspace
 
 SMALL = "augment"  # the chapter of small sets
@@ -109,5 +108,4 @@ def of_generators(ws: Workspace, small: Sequence[Subset], generators: GeneratorS
 
 def _stamped(folder: Path) -> float:
     """The seconds of everything that is finished and in place in a run."""
-    return sum(experiments.seconds_in(path) for path in folder.rglob(STAMP)
-               if path.relative_to(folder).parts[0] not in (ASIDE, MAKING))
+    return sum(float(stamp["seconds"]) for _, stamp in stamps.in_place(folder))

@@ -143,7 +143,7 @@ def write_pair(folder: Path, name: str, image: np.ndarray,
 
 def write_phantoms(folder: Path, count: int, size: int, seed: int, kind: str = "phantom") -> None:
     """Draw phantoms of a kind of DRAWN into a new or empty dataset folder; UserError if it is neither."""
-    files.refuse_full(folder)
+    files.refuse_filled(folder)
     for index, (image, mask) in enumerate(phantoms.drawn(kind, range(count), size, seed)):
         write_pair(folder, phantoms.name(index), image, mask)
 

@@ -30,7 +30,7 @@ class Schedule:
     alpha_bar_prev: Tensor
     posterior_log_variance: Tensor  # of q(x_{t-1} | x_t, x0); level 0 repeats level 1, as it would be -inf
     top_log_variance: Tensor  # upper bound of the reverse step's: log beta if learned, else the posterior's
-    variance: str = "posterior"  # of the reverse step: process.variance
+    reverse_variance: str = "posterior"  # process.variance
 
     def __len__(self) -> int:
         return len(self.beta)
@@ -43,7 +43,7 @@ class Schedule:
     def respaced(self, count: int) -> "Schedule":
         """`count` of its levels, evenly spread: they keep their alpha_bar, from which beta follows."""
         kept = torch.tensor(respaced(len(self), count), device=self.alpha_bar.device)
-        return _schedule(self.timestep[kept], self.alpha_bar[kept], self.variance)
+        return _schedule(self.timestep[kept], self.alpha_bar[kept], self.reverse_variance)
 
 
 def respaced(steps: int, count: int) -> list[int]:
@@ -69,10 +69,11 @@ def _schedule(timestep: Tensor, alpha_bar: Tensor, reverse_variance: str) -> Sch
     """Every coefficient, from the alpha_bar of each level."""
     alpha_bar_prev = torch.cat([torch.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
     beta = 1 - alpha_bar / alpha_bar_prev
-    variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
-    variance[0] = variance[1] if len(variance) > 1 else beta[0]
-    top = beta if reverse_variance == "learned" else variance
-    return Schedule(timestep, beta, alpha_bar, alpha_bar_prev, variance.log(), top.log(), reverse_variance)
+    posterior_variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
+    posterior_variance[0] = posterior_variance[1] if len(posterior_variance) > 1 else beta[0]
+    top = beta if reverse_variance == "learned" else posterior_variance
+    return Schedule(timestep, beta, alpha_bar, alpha_bar_prev, posterior_variance.log(), top.log(),
+                    reverse_variance)
 
 
 def at(coefficient: Tensor, t: Tensor) -> Tensor:

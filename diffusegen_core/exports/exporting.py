@@ -74,7 +74,7 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
     name = run.folder.name
     place = out or DEFAULT / (to_nnunet.name(name) if to == "nnunet" else f"{name}-{to}")
     refuse_place(run, place)
-    files.refuse_full(place)  # before the run is read, which takes seconds
+    files.refuse_filled(place)  # before the run is read, which takes seconds
     _tell_of_leftovers(place)
     names = names_of(place)
     if not keep_names and names.exists():
@@ -144,7 +144,7 @@ def models(run: Run, out: Path | None = None) -> tuple[Path, Trained]:
     """
     place = out or DEFAULT / f"{run.folder.name}-models"
     refuse_place(run, place)
-    files.refuse_full(place)
+    files.refuse_filled(place)
     _tell_of_leftovers(place)
     trained = run.models  # raises before anything is written
     return files.write_folder(place, lambda folder: to_models.write(run, folder)), trained

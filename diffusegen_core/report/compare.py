@@ -199,7 +199,7 @@ def text(joined: Joined) -> str:
 
 def write(joined: Joined, out: Path) -> list[Path]:
     """Write the tables and the verdicts as CSV into a new or empty folder; UserError if it is neither."""
-    files.refuse_full(out)
+    files.refuse_filled(out)
     found = joined.verdicts
     tables = {**{f"table_{name.replace(' ', '')}": frame for name, frame in scores(joined).items()},
               "table_B2": images(joined), "claims": pd.DataFrame(verdict_tables.summary(found)),

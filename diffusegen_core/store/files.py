@@ -77,7 +77,7 @@ def write(path: Path, save: Callable[[Path], object], hashed: bool = True, mode:
     return written
 
 
-def refuse_full(folder: Path) -> None:
+def refuse_filled(folder: Path) -> None:
     """Raise UserError if there is anything but an empty folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} already exists, and nothing in it is replaced. Name a new or empty "
@@ -92,7 +92,7 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> Path:
     target = folder.resolve()  # a link to an empty folder stays a link
     temporary = None
     try:
-        refuse_full(folder)
+        refuse_filled(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=WRITING, dir=target.parent))
         temporary.chmod(FOLDER)

@@ -165,8 +165,8 @@ def hold(folder: Path) -> Iterator[None]:
     left half written. An environment variable tells the processes that it starts, the chapters' kernels, that
     the folder is held for them.
     """
-    holder = os.environ.get(HOLDER)
-    if holder is not None and Path(holder) in (folder, *folder.parents):
+    held = os.environ.get(HOLDER)
+    if held is not None and Path(held) in (folder, *folder.parents):
         claim(folder)  # a run within the run, such as a small set's generator
         yield
         return
