@@ -19,19 +19,18 @@ def fitted(image: np.ndarray, mask: np.ndarray, size: int, fit: str) -> tuple[np
     return planes.resize(image, (size, size), Image.Resampling.LANCZOS), planes.shrunk(mask, (size, size))
 
 
-def restored(image: np.ndarray, mask: np.ndarray, shape: tuple[int, int], fit: str,
-             around: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def restored(image: np.ndarray, mask: np.ndarray, shape: tuple[int, int],
+             fit: str) -> tuple[np.ndarray, np.ndarray]:
     """The inverse: an image (C, S, S) uint8 and its mask (M, S, S) at the native size `shape`, (H, W).
 
-    Returns (H, W, C) and (H, W, M). What a crop cut off is taken from `around` (H, W, C), the native image,
-    or is black; the mask is empty there.
+    Returns (H, W, C) and (H, W, M). What a crop cut off is black, and the mask is empty there.
     """
     height, width = shape
     left, top, right, bottom = _box(height, width, fit)
     sides = (right - left, bottom - top)
     pixels = planes.resize(image, sides, Image.Resampling.LANCZOS).transpose(1, 2, 0)
     label = planes.shrunk(mask, sides).transpose(1, 2, 0)
-    whole = np.zeros((height, width, len(image)), np.uint8) if around is None else around.copy()
+    whole = np.zeros((height, width, len(image)), np.uint8)
     label_whole = np.zeros((height, width, len(mask)), np.uint8)
     # A box may reach beyond the image (padding), or lie within it (a crop).
     inner = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
