@@ -217,8 +217,9 @@ def paint(
 ) -> None:
     """Paint lesions into pictures of your own, of any size, with the models of a run.
 
-    Without --mask and --like a lesion of a typical size is placed somewhere in the field of view. The same
-    command goes on where it was stopped.
+    Without --mask and --like a lesion of a typical size is placed somewhere in the field of view. Both keep
+    off burnt-in text where it is found, never in grey pictures, and --like off the dark frame: the lesion is
+    then at the nearest free place. The same command goes on where it was stopped.
     """
     tell(f"Painting into {len(images)} picture{'' if len(images) == 1 else 's'} with the models of {folder}")
     from diffusegen_core import painting

@@ -53,10 +53,13 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     wish = PaintRequest(new, Like.parse(like) if like is not None else None, gone, remove, stays)
     shown = dict(zip(names, _pictures(paths, brightness), strict=True))
     own = {name: seeds.derive(seed, "picture", name) for name in names}
-    shares = {name: _checked(run, path, shown[name], wish, count, own[name])
+    looked = {name: _checked(run, path, shown[name], wish, count, own[name])
               for path, name in zip(paths, names, strict=True)}
     _warn_of_grey(run, shown)
-    _warn_of_wide(shares)
+    _warn_of_wide({name: share for name, (share, _) in looked.items()})
+    for name, (_, told) in looked.items():
+        for line in told:
+            log.warning("In %s, %s", printable(name), line)
     _warn_of_detail(run, shown)
     _begin(out, {**_recipe(run, shown, wish), "like": like, "count": count, "seed": seed})
     rows = _finished(out)
@@ -142,9 +145,10 @@ def refuse_place(run: Run, out: Path) -> None:
                             "with --out.")
 
 
-def _checked(run: Run, path: Path, image: np.ndarray, wish: PaintRequest, count: int, seed: int) -> float:
-    """The share of a picture that is painted anew. Raises UserError, naming the picture, if it cannot be
-    painted into as wished."""
+def _checked(run: Run, path: Path, image: np.ndarray, wish: PaintRequest, count: int,
+             seed: int) -> tuple[float, list[str]]:
+    """The share of a picture that is painted anew, and what to say of where. Raises UserError, naming the
+    picture, if it cannot be painted into as wished."""
     try:
         return painter.check(outlets.lesions(run), run.params.inpaint, run.params.data, image, wish, count,
                              seed)
@@ -160,7 +164,8 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[
     guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
     is_oblong = any(image.shape[0] != image.shape[1] for image in shown.values())
     fit = {"fit": p.data.fit} if is_oblong and p.data.fit != "squeeze" else {}
-    made_by = {"paint": painter.version(p.data, (image.shape for image in shown.values())),
+    places = {"places": painter.PLACES} if wish.mask is None and not wish.remove else {}
+    made_by = {**places, "paint": painter.version(p.data, (image.shape for image in shown.values())),
                "masks": masks.VERSION, "windows": windows.version(run.pairs.planes.classes)}
     stays = {} if wish.keep is None else {"keep": files.pixel_hash(wish.keep)}
     return {
