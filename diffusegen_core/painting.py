@@ -1,6 +1,7 @@
 """The command `diffusegen paint`: pictures of one's own in, a dataset folder of painted ones out."""
 
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -32,6 +33,10 @@ COARSE = 2.0  # times the side of the models' images: in pictures this large or 
 WIDE = 0.3  # share of a picture above which what is painted anew is warned of
 FEW = 20  # pairs of a run that are looked at to tell whether it has learned colours
 RECIPE, TABLE = "painted.json", "manifest.csv"
+# What differs between two calls, where its value is a hash.
+HASHED = {"pictures": "the pictures", "mask": "the new lesion's mask", "old": "the mask of --old",
+          "keep": "the mask of --keep", "models": "the run's models", "pairs": "the run's pairs",
+          "versions": "the program's version"}
 MANIFEST = ["name", "picture", "model", "seed", *pairsets.GIVEN[1:], "area"]
 TYPES = {**dict.fromkeys(MANIFEST, str), "seed": int, "area": float}
 
@@ -217,13 +222,23 @@ def _begin(out: Path, recipe: dict[str, Any]) -> None:
     if there == recipe:
         return
     if isinstance(there, dict):
-        raise UserError(f"{out} was painted with other values ({some(differences(there, recipe))}), and "
-                        "nothing there is replaced. Name a new folder with --out.")
+        raise UserError(f"{out} was painted by another command ({some(list(_changed(there, recipe)))}), and "
+                        f"nothing there is replaced. {_elsewhere(out)}")
     # What a kill leaves before the recipe is written does not count.
     if out.is_dir() and any(not path.name.startswith(files.WRITING) for path in out.iterdir()):
-        raise UserError(f"{out} holds other files, and nothing there is replaced. Name a new folder "
-                        "with --out.")
+        raise UserError(f"{out} holds other files, and nothing there is replaced. {_elsewhere(out)}")
     files.write_json(out / RECIPE, recipe)
+
+
+def _changed(there: dict[str, Any], recipe: dict[str, Any]) -> Iterator[str]:
+    """What differs between two recipes, without hashes."""
+    for name in sorted({*there, *recipe}):
+        told = differences({name: there.get(name)}, {name: recipe.get(name)})
+        yield from [HASHED[name]] if told and name in HASHED else told
+
+
+def _elsewhere(out: Path) -> str:
+    return f"Name another folder, such as --out {shlex.quote(str(files.free_beside(out)))}."
 
 
 def _finished(out: Path) -> dict[str, pairsets.Row]:

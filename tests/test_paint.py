@@ -439,7 +439,14 @@ def test_the_command_keeps_a_lesion(run: Run, image: Path, tmp_path: Path):
     assert mask.sum() > disc().sum()
     code, message = call(run.folder, image, "--out", out)
     assert code != 0
-    assert "painted with other values (keep: " in message
+    assert f"{out} was painted by another command (the mask of --keep), and nothing" in message
+    assert message.endswith(f"Name another folder, such as --out {out}-2.")
+    (tmp_path / "more-2").mkdir()
+    Image.fromarray(disc(40, 40) * 255).save(lesion)
+    words = (run.folder, image, "--keep", lesion)
+    assert "(the mask of --keep)" in (message := call(*words, "--seed", 0, "--out", out)[1])
+    assert f"--out {out}-3." in message, "a folder that is there is not proposed"
+    assert not re.search("[0-9a-f]{8}", message.replace(str(tmp_path), "")), "no hash in what a person reads"
 
 
 def test_the_command_takes_masks_and_removes(run: Run, image: Path, tmp_path: Path):
@@ -589,7 +596,7 @@ def test_another_picture_or_window_is_not_painted_into_the_same_folder(run: Run,
     words = (run.folder, image, "--out", tmp_path / "out")
     assert call(*words)[0] == 0
     Image.fromarray(picture()[::-1]).save(image)
-    assert "painted with other values (pictures.colon" in call(*words)[1]
+    assert "painted by another command (the pictures)" in call(*words)[1]
     Image.fromarray(picture()).save(image)
     shutil.copytree(run.folder, tmp_path / "run")
     p = params.validate(params.merged(params.plain(run.params), {
