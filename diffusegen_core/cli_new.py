@@ -58,4 +58,5 @@ def new(
     made.write()
     typer.echo("\n".join(map(printable, making.text(made).split("\n"))))
     typer.echo(f"\nWritten: {made.file}. Look at data.object, data.patients and augment.sizes in it; "
-               f"`diffusegen plan` says more about the time. Then: diffusegen run {shlex.quote(str(out))}")
+               f"`diffusegen plan` says more about the time. Then: diffusegen run {shlex.quote(str(out))}\n"
+               "Where cores or GPUs would be idle, --workers N, such as 2, is faster.")
