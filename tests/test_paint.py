@@ -335,8 +335,8 @@ def test_a_lesion_slides_off_text_and_frame_and_that_is_told(like: Like, lines: 
         plain = found(np.full_like(image, image[0, 0]), PaintRequest(like=like), seed)[1]
         assert mask.mean() == pytest.approx(plain.mean(), rel=0.1), "it is moved, not cut"
     told, = told_of(image, PaintRequest(like=like))
-    assert re.fullmatch(f"at {like.x:.2f}:{like.y:.2f} there is no room beside text, the dark frame or what "
-                        r"is to stay, so the lesion is at 0\.\d\d:0\.\d\d\.", told)
+    assert re.fullmatch(f"at {like.x:.2f}:{like.y:.2f} there is no room beside text or the dark frame, "
+                        r"so the lesion is at 0\.\d\d:0\.\d\d\.", told)
     several, = told_of(image, PaintRequest(like=like), 3)
     assert "so 3 of 3 lesions are elsewhere, one at 0." in several
 

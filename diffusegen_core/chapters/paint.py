@@ -112,23 +112,24 @@ def check(pairs: Pairs, settings: Inpaint, data: Data, image: np.ndarray, wish: 
               for own in _seeds(seed, 1 if wish.mask is not None or wish.remove else n)]
     inner = fits.inner(image.shape, _fit(data))
     painted = [spot.region(settings.dilate)[inner] for spot, _, _ in wanted]
-    told = list(_moved(wish.like, [drawn for _, _, drawn in wanted], image.shape, data.fit))
+    told = list(_moved(wish, [drawn for _, _, drawn in wanted], image.shape, data.fit))
     text = _text(image)
     if any((region & text).any() for region in painted):
         told.append("what is painted anew covers what looks like burnt-in text.")
     return max(float(region.mean()) for region in painted), told
 
 
-def _moved(like: Like | None, drawn: Sequence[Drawn], shape: tuple[int, ...], fit: str) -> Iterator[str]:
+def _moved(wish: PaintRequest, drawn: Sequence[Drawn], shape: tuple[int, ...], fit: str) -> Iterator[str]:
     """That masks do not lie where they were asked for, in a picture (H, W, C), if some do not."""
     sides = shape[:2] if fit == "squeeze" else (max(shape[:2]),) * 2
     steps = [(one.shift[0] * sides[1] / shape[1], one.shift[1] * sides[0] / shape[0]) for one in drawn]
     x, y = max(steps, key=lambda step: np.hypot(*step))
-    if like is not None and (x or y):
+    if (like := wish.like) and (x or y):
         number = sum(map(any, steps))
         which = "the lesion is" if len(drawn) == 1 else f"{number} of {len(drawn)} lesions are elsewhere, one"
-        yield (f"at {like.x:.2f}:{like.y:.2f} there is no room beside text, the dark frame or what is to "
-               f"stay, so {which} at {like.x + x:.2f}:{like.y + y:.2f}.")
+        beside = "text or the dark frame" if wish.keep is None else "text, the dark frame or what is to stay"
+        yield (f"at {like.x:.2f}:{like.y:.2f} there is no room beside {beside}, so {which} at "
+               f"{like.x + x:.2f}:{like.y + y:.2f}.")
 
 
 def version(data: Data, shapes: Iterable[Sequence[int]]) -> int:
