@@ -200,7 +200,7 @@ def paint(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of your own.")],
     mask: Annotated[Path | None, typer.Option(
         help="The new lesion: a mask as large as the picture, white where the lesion is to be; "
-             "with several classes, their numbers.")] = None,
+             "with several classes, as the masks of the data are.")] = None,
     like: Annotated[str | None, typer.Option(
         metavar="SIZE,POSITION", help="Or its size and place: medium,top-left (small, medium, large among "
                                       "the run's lesions), or 0.05,0.4:0.6.")] = None,
@@ -217,8 +217,9 @@ def paint(
 ) -> None:
     """Paint lesions into pictures of your own, of any size, with the models of a run.
 
-    Without --mask and --like a lesion of a typical size is placed somewhere in the field of view. The same
-    command goes on where it was stopped.
+    Without --mask and --like a lesion of a typical size is placed somewhere in the field of view. Both keep
+    off burnt-in text where it is found, never in grey pictures, and --like off the dark frame: the lesion is
+    then at the nearest free place. The same command goes on where it was stopped.
     """
     tell(f"Painting into {len(images)} picture{'' if len(images) == 1 else 's'} with the models of {folder}")
     from diffusegen_core import painting

@@ -52,7 +52,7 @@ def data_check(
     there = folder if folder.exists() else params.resolve(folder)
     given = {**told, **changes.get("data", {}), **globs, **({"patients": patients} if patients else {})}
     read_by = {} if "images" in given else layouts.only_patterns(there)
-    given = {"object": "object", **read_by, **given}
+    given = {"object": "lesion", **read_by, **given}
     settings = params.typed(Data, given, "Parameters: data")
     made = checkup.checkup(there, clusters, settings)
     if read_by:

@@ -59,4 +59,5 @@ def new(
     typer.echo("\n".join(map(printable, making.text(made).split("\n"))))
     typer.echo(f"\nWritten: {made.file}. Look at data.object, data.patients and augment.sizes in it; "
                f"`diffusegen plan` says more about the time. Then: diffusegen run {shlex.quote(str(out))} "
-               "--to 3; look at the painted pairs, and run it again without --to 3.")
+               "--to 3; look at the painted pairs, and run it again without --to 3.\n"
+               "Where cores or GPUs would be idle, --workers N, such as 2, is faster.")

@@ -1,6 +1,7 @@
 """The command `diffusegen paint`: pictures of one's own in, a dataset folder of painted ones out."""
 
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -19,7 +20,17 @@ from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError, printable, some
 from diffusegen_core.config.plainfiles import plain_file
 from diffusegen_core.config.sections import Inpaint
-from diffusegen_core.data import dataset, masks, pairsets, pictures, planes, rasters, sidecars, windows
+from diffusegen_core.data import (
+    dataset,
+    labels,
+    masks,
+    pairsets,
+    pictures,
+    planes,
+    rasters,
+    sidecars,
+    windows,
+)
 from diffusegen_core.data.masks import Like
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.run import Run
@@ -32,6 +43,10 @@ COARSE = 2.0  # times the side of the models' images: in pictures this large or 
 WIDE = 0.3  # share of a picture above which what is painted anew is warned of
 FEW = 20  # pairs of a run that are looked at to tell whether it has learned colours
 RECIPE, TABLE = "painted.json", "manifest.csv"
+# What differs between two calls, where its value is a hash.
+HASHED = {"pictures": "the pictures", "mask": "the new lesion's mask", "old": "the mask of --old",
+          "keep": "the mask of --keep", "models": "the run's models", "pairs": "the run's pairs",
+          "versions": "the program's version"}
 MANIFEST = ["name", "picture", "model", "seed", *pairsets.GIVEN[1:], "area"]
 TYPES = {**dict.fromkeys(MANIFEST, str), "seed": int, "area": float}
 
@@ -49,14 +64,17 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     refuse_place(run, out)
     wanted = Planes.of(run.params.data)
     brightness = sidecars.as_read(run.params.data, run.pairs.file)
-    new, gone, stays = (_mask(path, wanted) for path in (mask, old, keep))
+    new, gone, stays = (_mask(path, run.params.data) for path in (mask, old, keep))
     wish = PaintRequest(new, Like.parse(like) if like is not None else None, gone, remove, stays)
     shown = dict(zip(names, _pictures(paths, brightness), strict=True))
     own = {name: seeds.derive(seed, "picture", name) for name in names}
-    shares = {name: _checked(run, path, shown[name], wish, count, own[name])
+    looked = {name: _checked(run, path, shown[name], wish, count, own[name])
               for path, name in zip(paths, names, strict=True)}
     _warn_of_grey(run, shown)
-    _warn_of_wide(shares)
+    _warn_of_wide({name: share for name, (share, _) in looked.items()})
+    for name, (_, told) in looked.items():
+        for line in told:
+            log.warning("In %s, %s", printable(name), line)
     _warn_of_detail(run, shown)
     _begin(out, {**_recipe(run, shown, wish), "like": like, "count": count, "seed": seed})
     rows = _finished(out)
@@ -88,8 +106,8 @@ def _warn_of_wide(shares: dict[str, float]) -> None:
     """Warn of pictures of which much is painted anew, as where a large lesion is removed."""
     for name, share in shares.items():
         if share > WIDE:
-            log.warning("Of %s, %.0f%% is painted anew, the mask and a rim around it (inpaint.dilate): "
-                        "nothing of the picture is left there.", printable(name), 100 * share)
+            log.warning("%s: %.0f%% of the picture (the mask and a rim around it, inpaint.dilate) is "
+                        "repainted, and nothing of the original is left there.", printable(name), 100 * share)
 
 
 def _warn_of_detail(run: Run, shown: dict[str, np.ndarray]) -> None:
@@ -111,19 +129,19 @@ def _pictures(paths: Sequence[Path], data: Data) -> list[np.ndarray]:
     return pictures.images_of(paths, data)
 
 
-def _mask(path: Path | None, kind: Planes) -> np.ndarray | None:
-    """A mask (H, W) from a file: lesion above 127, or, for several classes, their numbers, or an array with a
-    plane for each. Raises UserError if a mask of one class is empty."""
+def _mask(path: Path | None, data: Data) -> np.ndarray | None:
+    """A mask (H, W) of class numbers, as in `planes.numbered`, from a file that is read as the masks of the
+    data are (data.labels); without labels, lesion above 127. Raises UserError if a mask of one class is
+    empty."""
     if path is None:
         return None
-    if kind.classes > 1:
-        values = rasters.decoded(path).values
-        if values.shape[2] == kind.classes and rasters.ending(path) in rasters.NUMPY:
-            return planes.numbered((values != 0).transpose(2, 0, 1).astype(np.uint8))
-        return np.asarray(rasters.opened(path)).max(axis=2)
-    mask = (np.asarray(rasters.opened(path)).max(axis=2) > 127).astype(np.uint8)
-    if not mask.any():
-        raise UserError(f"{path} is an empty mask: no pixel is above 127.")
+    if data.labels:
+        mask, lacking = planes.numbered(pictures.mask_of(path, data).transpose(2, 0, 1)), "of a class"
+    else:
+        mask = (np.asarray(rasters.opened(path)).max(axis=2) > labels.HALF).astype(np.uint8)
+        lacking = f"above {labels.HALF}"
+    if len(data.classes) == 1 and not mask.any():
+        raise UserError(f"{path} is an empty mask: no pixel is {lacking}.")
     return mask
 
 
@@ -142,9 +160,10 @@ def refuse_place(run: Run, out: Path) -> None:
                             "with --out.")
 
 
-def _checked(run: Run, path: Path, image: np.ndarray, wish: PaintRequest, count: int, seed: int) -> float:
-    """The share of a picture that is painted anew. Raises UserError, naming the picture, if it cannot be
-    painted into as wished."""
+def _checked(run: Run, path: Path, image: np.ndarray, wish: PaintRequest, count: int,
+             seed: int) -> tuple[float, list[str]]:
+    """The share of a picture that is painted anew, and what to say of where. Raises UserError, naming the
+    picture, if it cannot be painted into as wished."""
     try:
         return painter.check(outlets.lesions(run), run.params.inpaint, run.params.data, image, wish, count,
                              seed)
@@ -160,7 +179,8 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[
     guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
     is_oblong = any(image.shape[0] != image.shape[1] for image in shown.values())
     fit = {"fit": p.data.fit} if is_oblong and p.data.fit != "squeeze" else {}
-    made_by = {"paint": painter.version(p.data, (image.shape for image in shown.values())),
+    places = {"places": painter.PLACES} if wish.mask is None and not wish.remove else {}
+    made_by = {**places, "paint": painter.version(p.data, (image.shape for image in shown.values())),
                "masks": masks.VERSION, "windows": windows.version(run.pairs.planes.classes)}
     stays = {} if wish.keep is None else {"keep": files.pixel_hash(wish.keep)}
     return {
@@ -177,11 +197,11 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[
 def reminders(settings: Inpaint, mask: Path | None, old: Path | None, keep: Path | None) -> Iterator[str]:
     """What the masks do not show, and where lesions may lie wrong, if these masks were given or not."""
     if settings.within and not (mask or keep):
-        yield (f"Nothing tells where these pictures show {settings.within}, within which the run paints "
-               "(inpaint.within): --keep takes a mask that does.")
+        yield (f"The run paints inside {settings.within} (inpaint.within), but no mask says where that is in "
+               "these pictures: give one with --keep.")
     if not (old or keep):
-        yield ("The masks show the painted lesions alone. If a picture has a lesion of its own, give its "
-               "mask by --keep, or by --old to have it painted over.")
+        yield ("The masks show only the painted lesions. If a picture already has a lesion, give its mask "
+               "with --keep, or with --old to have it painted over.")
 
 
 def _decisive(settings: Inpaint, wish: PaintRequest) -> dict[str, Any]:
@@ -212,13 +232,23 @@ def _begin(out: Path, recipe: dict[str, Any]) -> None:
     if there == recipe:
         return
     if isinstance(there, dict):
-        raise UserError(f"{out} was painted with other values ({some(differences(there, recipe))}), and "
-                        "nothing there is replaced. Name a new folder with --out.")
+        raise UserError(f"{out} was painted by another command ({some(list(_changed(there, recipe)))}), and "
+                        f"nothing there is replaced. {_elsewhere(out)}")
     # What a kill leaves before the recipe is written does not count.
     if out.is_dir() and any(not path.name.startswith(files.WRITING) for path in out.iterdir()):
-        raise UserError(f"{out} holds other files, and nothing there is replaced. Name a new folder "
-                        "with --out.")
+        raise UserError(f"{out} holds other files, and nothing there is replaced. {_elsewhere(out)}")
     files.write_json(out / RECIPE, recipe)
+
+
+def _changed(there: dict[str, Any], recipe: dict[str, Any]) -> Iterator[str]:
+    """What differs between two recipes, without hashes."""
+    for name in sorted({*there, *recipe}):
+        told = differences({name: there.get(name)}, {name: recipe.get(name)})
+        yield from [HASHED[name]] if told and name in HASHED else told
+
+
+def _elsewhere(out: Path) -> str:
+    return f"Name another folder, such as --out {shlex.quote(str(files.free_beside(out)))}."
 
 
 def _finished(out: Path) -> dict[str, pairsets.Row]:

@@ -29,7 +29,7 @@ from diffusegen_core.cli_export import Target
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import checkup, dataset, layouts, patients, phantom, planes, reading
+from diffusegen_core.data import checkup, dataset, layouts, patients, phantom, planes, reading, sidecars
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.exports import cases, choosing, datacard, exporting, remarks, to_coco, to_nnunet
 from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, ExportSet
@@ -501,7 +501,40 @@ def test_an_export_that_fails_leaves_nothing(evaluated: Path, tmp_path: Path,
 def test_nnunet_asks_for_its_own_names(evaluated: Path, tmp_path: Path):
     with pytest.raises(UserError, match=r"DatasetXXX_Name, not mine: .*Dataset501_Mine"):
         export(Run.open(evaluated), "nnunet", tmp_path / "mine")
-    assert to_nnunet.NAME.fullmatch(to_nnunet.name("my run.2"))
+    assert to_nnunet.NAME.fullmatch(to_nnunet.name("my run.2", tmp_path))
+
+
+def test_a_further_export_is_offered_a_name_that_is_free(evaluated: Path, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run.open(evaluated)
+    for name in ("Dataset501_other", "Dataset503_more", "Dataset502_run", "run-folder", "run-folder-2",
+                 "run-models"):
+        (tmp_path / "exports" / name).mkdir(parents=True)
+    assert to_nnunet.name("run", Path("exports")) == "Dataset502_run", "this run has been exported there"
+    assert to_nnunet.name("new", Path("exports")) == "Dataset504_new", "numbers are not given twice"
+    for name in ("Dataset502_run", "run-folder", "run-models"):
+        (tmp_path / "exports" / name / "mine").touch()
+    for offered, again in (("Dataset504_run", lambda: export(run, "nnunet")),
+                           ("run-folder-3", lambda: export(run, "folder")),
+                           ("run-models-2", lambda: exporting.models(run))):
+        with pytest.raises(UserError, match=f"nothing in it is replaced.*: --out exports/{offered}[.]$"):
+            again()
+
+
+def test_real_pairs_that_are_not_in_an_export_are_counted(own: Path, evaluated: Path,
+                                                          monkeypatch: pytest.MonkeyPatch):
+    every = choosing.choose(Run.open(evaluated), ["Real"])
+    assert remarks.not_in_it(every) == ""
+    run = Run.open(own)
+    sidecars.write(own / "data", "file,problem,detail\na,small region,b\nc,small region,d\n", {}, {})
+    patients.write(own / "data", {}, ["e", "f", "g"])
+    told = "Real pairs that are not in it: held out for the run's own tests: 3; left out: 2 (small region)."
+    chosen = choosing.choose(run, ["Real"])
+    assert told in list(remarks.lines(chosen))
+    assert told in datacard._types(chosen)
+    assert "held out for" not in remarks.not_in_it(choosing.choose(run, ["Real"], held_out=True))
+    assert remarks.not_in_it(choosing.choose(run, ["2-Diff"], real=False)) == ""
 
 
 def test_the_command_writes_it_and_says_what_it_left(evaluated: Path, tmp_path: Path,

@@ -42,6 +42,21 @@ def test_the_field_of_view_leaves_out_the_frame_and_text_and_nothing_else():
     assert set(np.unique(written)) == {0, 1}
 
 
+def test_letters_that_took_on_colour_are_text_and_highlights_of_any_height_are_not():
+    image, rng = endoscopic(256, text=False).transpose(1, 2, 0).copy(), np.random.default_rng(1)
+    for _ in range(14):  # in a patch, as on a wet polyp
+        x, y = map(int, rng.integers((150, 120), (200, 150)))
+        axes = int(rng.integers(1, 4)), int(rng.integers(1, 6))
+        cv2.ellipse(image, (x, y), axes, 0, 0, 360, (255, 255, 255), -1)
+    blank = image.copy()
+    cv2.putText(image, "12.03.1957", (40, 120), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (250, 200, 160), 1)
+    letters = (image != blank).any(axis=2)
+    found, strict = (masks.text(image.transpose(2, 0, 1), tinged) for tinged in (True, False))
+    assert found[letters].mean() > 0.85
+    assert not strict[letters].any()
+    assert found.sum() == pytest.approx(letters.any(axis=0).sum() * letters.any(axis=1).sum(), rel=0.3)
+
+
 @pytest.mark.parametrize("grey", [0, 12, 22, 40])
 def test_a_frame_may_be_grey_and_tissue_up_to_the_corners_has_none(grey: int):
     image = endoscopic(text=False)

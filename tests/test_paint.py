@@ -182,7 +182,7 @@ def test_a_region_leaves_out_what_stays_only_where_all_classes_are_painted():
 
 def test_where_what_stays_leaves_too_little_room_nothing_is_cut_to_a_ring(run: Run):
     with pytest.raises(UserError, match="leaves too little room"):
-        run.paint(picture(), like="large,centre", keep=disc(60, 50, 8))
+        run.paint(picture(), like="large,centre", keep=disc(60, 50, 24))
 
 
 def test_what_is_to_stay_is_not_where_something_is_painted(run: Run):
@@ -289,6 +289,97 @@ def test_specks_of_a_grey_picture_cut_no_slits_into_a_lesion(run: Run):
         assert np.array_equal(drawn.mask, same.mask)
 
 
+# ---- text burnt into a picture, and its dark frame
+
+ROUND = params.validate({"inpaint": {"masks": "varied"}})
+
+
+def written(*lines: tuple[int, int], grey: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Tissue (240, 320, 3), black on the right, with a date at each left and bottom; where the dates are."""
+    tissue = np.full((240, 320, 3), 110 if grey else (180, 110, 90), np.uint8)
+    tissue[:, 280:] = 0
+    shown = tissue.copy()
+    for place in lines:
+        cv2.putText(shown, "12.03.1957", place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (240,) * 3, 1, cv2.LINE_AA)
+    return shown, (shown != tissue).any(axis=2)
+
+
+def round_lesions(side: int = 64) -> dataset.Pairs:
+    shown = np.zeros((4, 1, side, side), np.uint8)
+    for number, mask in enumerate(shown[:, 0]):
+        cv2.circle(mask, (32, 32), 6 + number, 1, -1)
+    return dataset.gather(list("0123"), np.full((4, 3, side, side), 90, np.uint8), shown)
+
+
+def found(image: np.ndarray, wish: PaintRequest, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The region and the mask, (240, 320) both."""
+    spot, _, drawn = chapter._wanted(round_lesions(), image, wish, seed, ROUND.inpaint, ROUND.data)
+    return spot.region(ROUND.inpaint.dilate)[fits.inner(image.shape, "pad")], drawn.mask
+
+
+def told_of(image: np.ndarray, wish: PaintRequest, n: int = 1) -> list[str]:
+    return chapter.check(round_lesions(), ROUND.inpaint, ROUND.data, image, wish, n)[1]
+
+
+@pytest.mark.parametrize(("like", "lines"), [
+    (Like("medium", 0.3, 0.5), [(60, 110), (60, 130)]), (Like("medium", 0.3, 0.3), [(4, 20), (60, 80)]),
+    (Like("large", 0.85, 0.5), []), (Like(0.02, 0.5, 0.5), [(120, 120)])])
+def test_a_lesion_slides_off_text_and_frame_and_that_is_told(like: Like, lines: list[tuple[int, int]]):
+    image, text = written(*lines)
+    for seed in range(3):
+        region, mask = found(image, PaintRequest(like=like), seed)
+        assert not region[text].any()
+        assert not region[:, 280:].any()
+        y, x = np.argwhere(mask).mean(axis=0) / mask.shape
+        assert 0.02 < np.hypot(x - like.x, y - like.y) < 0.3
+        plain = found(np.full_like(image, image[0, 0]), PaintRequest(like=like), seed)[1]
+        assert mask.mean() == pytest.approx(plain.mean(), rel=0.1), "it is moved, not cut"
+    told, = told_of(image, PaintRequest(like=like))
+    assert re.fullmatch(f"at {like.x:.2f}:{like.y:.2f} there is no room beside text or the dark frame, "
+                        r"so the lesion is at 0\.\d\d:0\.\d\d\.", told)
+    several, = told_of(image, PaintRequest(like=like), 3)
+    assert "so 3 of 3 lesions are elsewhere, one at 0." in several
+
+
+def test_where_nothing_is_in_the_way_a_lesion_is_where_it_was_asked_for():
+    image, _ = written((4, 230))
+    for x, y in ((0.3, 0.3), (0.5, 0.6), (0.02, 0.1)):
+        wish = PaintRequest(like=Like("medium", x, y))
+        middle = np.argwhere(found(image, wish)[1]).mean(axis=0) / image.shape[:2]
+        assert (middle == pytest.approx((y, x), abs=0.02)) == (x > 0.1), "it may reach beyond the edge"
+        assert told_of(image, wish) == []
+
+
+def test_a_lesion_without_a_wanted_place_keeps_off_text():
+    image, text = written(*((40 * number, row) for number, row in enumerate(range(20, 200, 30))))
+    for seed in range(12):
+        region, mask = found(image, PaintRequest(), seed)
+        assert not region[text].any()
+        assert mask.any()
+
+
+def test_where_text_and_frame_leave_no_room_a_wanted_size_is_refused():
+    image, _ = written(*((left, row) for left in (10, 150) for row in range(20, 240, 40)))
+    with pytest.raises(UserError, match="no room for a lesion of this size beside burnt-in text"):
+        found(image, PaintRequest(like=Like("large", 0.5, 0.5)))
+
+
+@pytest.mark.parametrize(("wish", "grey", "told"), [
+    ("mask", False, True), ("old", False, True), ("remove", False, True), ("aside", False, False),
+    ("mask", True, False)])
+def test_a_mask_that_is_given_is_painted_over_text_and_that_is_told(wish: str, grey: bool, told: bool):
+    image, text = written((60, 120), grey=grey)
+    given = np.zeros(text.shape, np.uint8)
+    given[105:125, 70:90] = 1
+    aside = np.roll(given, 80, axis=0)
+    request = {"mask": PaintRequest(given), "old": PaintRequest(aside, old=given),
+               "remove": PaintRequest(given, remove=True), "aside": PaintRequest(aside)}[wish]
+    region, _ = found(image, request)
+    assert region[text].any() == (wish != "aside")
+    said = ["what is painted anew covers what looks like burnt-in text."] * told
+    assert told_of(image, request) == said
+
+
 # ---- the command
 
 def call(*words: object) -> tuple[int, str]:
@@ -348,7 +439,14 @@ def test_the_command_keeps_a_lesion(run: Run, image: Path, tmp_path: Path):
     assert mask.sum() > disc().sum()
     code, message = call(run.folder, image, "--out", out)
     assert code != 0
-    assert "painted with other values (keep: " in message
+    assert f"{out} was painted by another command (the mask of --keep), and nothing" in message
+    assert message.endswith(f"Name another folder, such as --out {out}-2.")
+    (tmp_path / "more-2").mkdir()
+    Image.fromarray(disc(40, 40) * 255).save(lesion)
+    words = (run.folder, image, "--keep", lesion)
+    assert "(the mask of --keep)" in (message := call(*words, "--seed", 0, "--out", out)[1])
+    assert f"--out {out}-3." in message, "a folder that is there is not proposed"
+    assert not re.search("[0-9a-f]{8}", message.replace(str(tmp_path), "")), "no hash in what a person reads"
 
 
 def test_the_command_takes_masks_and_removes(run: Run, image: Path, tmp_path: Path):
@@ -385,6 +483,15 @@ def test_the_command_says_that_what_is_painted_is_coarser_than_a_large_picture(
     assert caplog.messages == []
 
 
+def test_the_command_says_in_a_line_that_a_lesion_was_moved_off_text(
+        run: Run, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    Image.fromarray(written((60, 120))[0]).save(tmp_path / "written.png")
+    words = (tmp_path / "written.png", "--like", "0.01,0.3:0.5", "--out", tmp_path / "out")
+    assert call(run.folder, *words)[0] == 0
+    assert sum(one.startswith("In written, at 0.30:0.50 there is no room") for one in caplog.messages) == 1
+    assert "around 0.30:0.50" not in pd.read_csv(tmp_path / "out" / "manifest.csv")["mask_change"][0]
+
+
 @pytest.mark.parametrize(("wide", "told"), [(10, False), (90, True)])
 def test_the_command_says_that_much_of_a_picture_is_painted_anew(
         run: Run, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, wide: int, told: bool):
@@ -395,7 +502,7 @@ def test_the_command_says_that_much_of_a_picture_is_painted_anew(
     assert call(run.folder, image, *words)[0] == 0
     said = [one for one in caplog.messages if one.startswith("Of colon, ")]
     assert bool(said) == told
-    assert not said or re.match(r"Of colon, [3-9]\d% is painted anew, ", said[0])
+    assert not said or re.match(r"colon: [3-9]\d% of the picture .* is repainted, ", said[0])
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -489,7 +596,7 @@ def test_another_picture_or_window_is_not_painted_into_the_same_folder(run: Run,
     words = (run.folder, image, "--out", tmp_path / "out")
     assert call(*words)[0] == 0
     Image.fromarray(picture()[::-1]).save(image)
-    assert "painted with other values (pictures.colon" in call(*words)[1]
+    assert "painted by another command (the pictures)" in call(*words)[1]
     Image.fromarray(picture()).save(image)
     shutil.copytree(run.folder, tmp_path / "run")
     p = params.validate(params.merged(params.plain(run.params), {
@@ -534,7 +641,21 @@ def test_who_gives_no_map_is_told_that_the_place_is_not_known():
     told = [[line.split()[0] for line in painting.reminders(*one)] for one in (
         (usual, None, None, None), (liver, None, None, None), (liver, file, None, None),
         (liver, None, file, None), (liver, None, None, file))]
-    assert told == [["The"], ["Nothing", "The"], ["The"], ["Nothing"], []]
+    assert told == [["The"], ["The", "The"], ["The"], ["The"], []]
+
+
+@pytest.mark.parametrize(("of_data", "values", "numbers"), [
+    ({"labels": {"2": "liver", "1": "tumour"}}, [[2, 1]], [[1, 2]]),
+    ({"labels": {"1": "polyp"}}, [[0, 1]], [[0, 1]]),
+    ({"labels": {"_a": "liver", "_b": "tumour"}}, [[2, 1]], [[2, 1]]), ({}, [[128, 127]], [[1, 0]])])
+def test_a_mask_is_read_as_those_of_the_data(tmp_path: Path, of_data: dict, values: list, numbers: list):
+    """data.labels may name the classes in another order than their values have."""
+    data = params.validate({"data": {"source": "d", **of_data}}).data
+    Image.fromarray(np.array(values, np.uint8)).save(tmp_path / "mask.png")
+    assert painting._mask(tmp_path / "mask.png", data).tolist() == numbers
+    np.save(tmp_path / "mask.npy", np.array(values, np.uint8))
+    assert painting._mask(tmp_path / "mask.npy", data).tolist() == numbers
+    assert painting._mask(None, data) is None
 
 
 def test_a_mask_may_lie_in_that_organ_alone(run: Run):

@@ -5,9 +5,10 @@ as the models' training pictures were (data.fit). The painted region is then lai
 the region stay as they are.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -25,6 +26,8 @@ from diffusegen_core.store import seeds
 
 VERSION = 1  # raised when the same picture and seed would give another result
 PORTRAIT = 2  # the same for pictures that are higher than wide and not padded
+PLACES = 1  # raised when the same picture and seed would give another drawn mask
+LOOK = 512  # pixels of a picture's longer side in which text is looked for
 ROOM = 0.9  # least area of a drawn mask beside what is to stay, over its area without that
 FULL = 0.95  # share of a picture; a region that covers more leaves nothing to paint into
 
@@ -93,21 +96,40 @@ def paint(pairs: Pairs, models: Trained, settings: Inpaint, data: Data, image: n
             wanted = [_wanted(pairs, image, wish, own[number], settings, data) for number in batch]
             generators = [seeds.generator(own[number], "noise", device=where) for number in batch]
             painted = spots.paint(diffusion, [spot for spot, _, _ in wanted], window, settings, generators)
-            for number, (spot, of, change), (shown, mask) in zip(batch, wanted, painted, strict=True):
+            for number, (spot, of, drawn), (shown, mask) in zip(batch, wanted, painted, strict=True):
                 results[number] = Painted(shown[(..., *inner)].transpose(1, 2, 0), mask[inner],
                                           spot.region(settings.dilate)[inner] > 0, name, own[number], of,
-                                          change)
+                                          drawn.change)
     return [results[number] for number in range(n)]
 
 
 def check(pairs: Pairs, settings: Inpaint, data: Data, image: np.ndarray, wish: PaintRequest, n: int = 1,
-          seed: int = 0) -> float:
-    """The largest share of the picture that `paint` would paint anew. UserError for whatever it would refuse;
-    nothing is painted."""
+          seed: int = 0) -> tuple[float, list[str]]:
+    """The largest share of the picture that `paint` would paint anew, and what to say of where it paints.
+    UserError for whatever it would refuse; nothing is painted."""
     _refuse_unusable(pairs, image, wish, n, _around(settings, data))
     wanted = [_wanted(pairs, image, wish, own, settings, data)
               for own in _seeds(seed, 1 if wish.mask is not None or wish.remove else n)]
-    return max(_share(spot, image, settings, data) for spot, _, _ in wanted)
+    inner = fits.inner(image.shape, _fit(data))
+    painted = [spot.region(settings.dilate)[inner] for spot, _, _ in wanted]
+    told = list(_moved(wish, [drawn for _, _, drawn in wanted], image.shape, data.fit))
+    text = _text(image)
+    if any((region & text).any() for region in painted):
+        told.append("what is painted anew covers what looks like burnt-in text.")
+    return max(float(region.mean()) for region in painted), told
+
+
+def _moved(wish: PaintRequest, drawn: Sequence[Drawn], shape: tuple[int, ...], fit: str) -> Iterator[str]:
+    """That masks do not lie where they were asked for, in a picture (H, W, C), if some do not."""
+    sides = shape[:2] if fit == "squeeze" else (max(shape[:2]),) * 2
+    steps = [(one.shift[0] * sides[1] / shape[1], one.shift[1] * sides[0] / shape[0]) for one in drawn]
+    x, y = max(steps, key=lambda step: np.hypot(*step))
+    if (like := wish.like) and (x or y):
+        number = sum(map(any, steps))
+        which = "the lesion is" if len(drawn) == 1 else f"{number} of {len(drawn)} lesions are elsewhere, one"
+        beside = "text or the dark frame" if wish.keep is None else "text, the dark frame or what is to stay"
+        yield (f"at {like.x:.2f}:{like.y:.2f} there is no room beside {beside}, so {which} at "
+               f"{like.x + x:.2f}:{like.y + y:.2f}.")
 
 
 def version(data: Data, shapes: Iterable[Sequence[int]]) -> int:
@@ -161,8 +183,8 @@ def _fit(data: Data) -> str:
 
 
 def _wanted(pairs: Pairs, image: np.ndarray, wish: PaintRequest, seed: int, settings: Inpaint,
-            data: Data) -> tuple[Spot, str, str]:
-    """What is to be painted, in the picture squared by `_fit`; whose mask that is, and how it was changed."""
+            data: Data) -> tuple[Spot, str, Drawn]:
+    """What is to be painted, in the picture squared by `_fit`; whose mask that is, and what was drawn."""
     nothing, of = np.zeros(image.shape[:2], np.uint8), ""
     one, around = pairs.planes.classes == 1, _around(settings, data)
     given, old, keep = (nothing if mask is None else (mask > 0 if one else mask).astype(np.uint8)
@@ -181,7 +203,7 @@ def _wanted(pairs: Pairs, image: np.ndarray, wish: PaintRequest, seed: int, sett
     if (share := _share(spot, image, settings, data)) > FULL:
         raise UserError(f"The region to paint covers {share:.0%} of the picture: nothing is left to paint "
                         "into.")
-    return spot, of, drawn.change
+    return spot, of, drawn
 
 
 def _share(spot: Spot, image: np.ndarray, settings: Inpaint, data: Data) -> float:
@@ -205,16 +227,23 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     if fit == "pad" and min(image.shape[:2]) * side < max(image.shape[:2]):  # less than a pixel in the square
         raise too_small
     shown = planes.resize(squared.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
-    # In a grey picture in RGB, specks would be taken for burnt-in text.
-    grey = len(shown) == planes.RGB and masks.is_grey(shown)
-    view = masks.field_of_view(shown[:1] if grey else shown)
+    view = masks.field_of_view(shown if _is_coloured(shown) else shown[:1])
     if not view.any():
         raise UserError("The picture is dark all over, so no place can be found. Give a mask.")
     areas = planes.union(pairs.masks).mean(axis=(1, 2))
     whole = None if like is None else like.within(image.shape[:2], squared.shape[:2], areas[areas > 0])
-    number, drawn = _placed(pairs, whole, view, seed, turn)
+    clear = 1 - _text(image)
+    if like is not None:  # at random, masks may lie as near to the frame as in chapter 3
+        clear = clear & cv2.resize(view, squared.shape[1::-1], interpolation=cv2.INTER_NEAREST)[inner]
+    far = _far(clear, dilate)
+    near = fits.squared(1.0 - far[..., None], fit)[..., 0]
+    view = view & (cv2.resize(near, (side, side), interpolation=cv2.INTER_AREA) == 0)
+    whole_picture = fits.squared(np.ones_like(far)[..., None], fit).transpose(2, 0, 1)
+    within = planes.shrunk(whole_picture, (side, side))[0]
+    number, drawn = _placed(pairs, whole, view, within, seed, turn)
     if not drawn.mask.any():
-        raise UserError("The picture is dark at that position. Choose another, or give a mask.")
+        raise UserError("The picture has no room for a lesion of this size beside burnt-in text and the dark "
+                        "frame. Choose a smaller size, or give a mask.")
     if keep is not None and keep.any():
         stays = fits.squared(keep[..., None], fit)[..., 0]
         organ = stays == around if around is not None else np.zeros_like(stays, bool)
@@ -222,24 +251,48 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
         free, anywhere = view * (1 - planes.shrunk(taken[None], (side, side))[0]), drawn.mask
         if organ.any():
             free = free * planes.shrunk(organ[None].astype(np.uint8), (side, side))[0]
-        drawn = _placed(pairs, whole, free, seed, turn)[1] if free.any() else Drawn(free, "")
+        drawn = _placed(pairs, whole, free, within, seed, turn)[1] if free.any() else Drawn(free, "")
         if np.count_nonzero(drawn.mask) < ROOM * np.count_nonzero(anywhere):
             share = np.count_nonzero(anywhere) / anywhere.size
             raise UserError(f"What is to stay leaves too little room for a lesion of {share:.1%} of the "
-                            "picture there. Choose another size or position, or give a mask.")
-    enlarged = masks.enlarged(drawn.mask, squared.shape[1::-1])[inner]
+                            "picture. Choose a smaller size, or give a mask.")
+    enlarged = masks.enlarged(drawn.mask, squared.shape[1::-1])[inner] * far
     if keep is not None:
         organ = keep == around if around is not None else np.zeros_like(keep, bool)
         enlarged = enlarged * (organ if organ.any() else keep == 0)
     if not enlarged.any():
         raise too_small
-    return pairs.names[number], Drawn(enlarged, drawn.change)
+    return pairs.names[number], Drawn(enlarged, drawn.change, drawn.shift)
 
 
-def _placed(pairs: Pairs, like: Like | None, view: np.ndarray, seed: int, turn: float) -> tuple[int, Drawn]:
-    """The index of a training pair, and its mask, changed and placed in a view (S, S) in {0, 1}."""
+def _is_coloured(image: np.ndarray) -> bool:
+    """Whether text can be told apart in an image (C, H, W): in grey ones, specks would be taken for it."""
+    return len(image) == planes.RGB and not masks.is_grey(image)
+
+
+def _text(image: np.ndarray) -> np.ndarray:
+    """Where a picture (H, W, C) seems to have lines of text, (H, W) in {0, 1}; if it is grey, nowhere."""
+    shape, shown = image.shape[:2], image.transpose(2, 0, 1)
+    if not _is_coloured(shown):
+        return np.zeros(shape, np.uint8)
+    height, width = (max(1, round(length * min(1.0, LOOK / max(shape)))) for length in shape)
+    text = masks.text(planes.resize(shown, (width, height), Image.Resampling.LANCZOS), tinged=True)
+    return cv2.resize(text, shape[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def _far(clear: np.ndarray, dilate: int) -> np.ndarray:
+    """Where a mask can lie, (H, W) in {0, 1}, so that the region painted anew keeps off what is 0 in `clear`,
+    (H, W) in {0, 1}."""
+    rim = len(regions.ellipse(dilate, regions.full_side(clear.shape))) // 2 + 1
+    return (cv2.distanceTransform(clear, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > rim).astype(np.uint8)
+
+
+def _placed(pairs: Pairs, like: Like | None, view: np.ndarray, picture: np.ndarray, seed: int,
+            turn: float) -> tuple[int, Drawn]:
+    """The index of a training pair, and its mask, changed and placed in a view (S, S) of a picture (S, S),
+    both in {0, 1}."""
     rng = seeds.rng(seed, "mask")
     number = int(rng.integers(len(pairs)))
     mask = planes.numbered(pairs.masks[number])
     return number, (masks.varied(mask, view, rng, turn) if like is None else
-                    masks.alike(mask, like, view, rng, turn))
+                    masks.alike(mask, like, view, rng, turn, picture))

@@ -243,7 +243,8 @@ def _mask_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
     if seen.values:
         few = len(seen.values) <= labels.FEW * 4
         told = maskvalues.listed(dict(seen.values.most_common())) if few else f"{len(seen.values)} different"
-        lines.append((OK, "mask values", f"{told}; classes: {', '.join(map(printable, settings.classes))}"))
+        kinds = "class" if len(settings.classes) == 1 else "classes"
+        lines.append((OK, "mask values", f"{told}; {kinds}: {', '.join(map(printable, settings.classes))}"))
     if seen.areas:
         smallest = [f"{area:.2g} ({printable(name)})" for area, name in sorted(seen.areas)[:3]]
         lines.append((OK, "regions", f"{len(seen.areas)}; the smallest are {', '.join(smallest)} of their "

@@ -22,6 +22,9 @@ CORNER = 0.04  # the side of a corner
 DETAIL = 0.06  # light areas thinner than this, such as text on the dark frame, are no tissue
 STROKE, LETTER, LINE = 0.045, 0.055, 0.07  # burnt-in text: thickest stroke, tallest letter, shortest line
 BRIGHT, NEUTRAL = 35, 60  # grey levels: text is lighter than its surroundings, and nearly colourless
+# Letters that JPEG has tinged with the colour beneath them differ by less than TINGED between channels. Such
+# marks are text if those at least TALL times as high as their line take up EVEN of its width.
+TINGED, TALL, EVEN = 140, 0.6, 0.45
 SCALE, SHEAR = 1.25, 0.15  # the largest changes of a mask, beside its rotation
 ANY = 180.0  # degrees either way: rotation without a limit
 BEND, WAVE = 0.03, 0.15  # of its own size: deviation of the elastic change, and the width it is smoothed over
@@ -38,9 +41,11 @@ class Drawn:
     """(S, S) uint8, class numbers."""
     change: str
     """What was done to the original mask, in words; "" where nothing was."""
+    shift: tuple[float, float] = (0.0, 0.0)
+    """How far it lies from the place that was asked for, x and y, as shares of S."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Moved(Drawn):
     """A mask that was moved as a whole, by a map that can move the picture beneath it as well."""
 
@@ -112,7 +117,7 @@ def field_of_view(image: np.ndarray) -> np.ndarray:
     for part, (left, top, width, height) in _parts(1 - lit):
         if min(left, top) == 0 or left + width == lit.shape[1] or top + height == lit.shape[0]:
             frame[part] = 1
-    return (1 - frame) & (1 - _text(image)) if len(image) == planes.RGB else 1 - frame
+    return (1 - frame) & (1 - text(image)) if len(image) == planes.RGB else 1 - frame
 
 
 def is_grey(image: np.ndarray) -> bool:
@@ -129,22 +134,29 @@ def _darkness(lightest: np.ndarray) -> float:
     return max(DARK, level + ABOVE) if level < LIGHTEST else DARK
 
 
-def _text(image: np.ndarray) -> np.ndarray:
-    """Lines of burnt-in text: rows of small, light, nearly colourless marks. Highlights seldom form rows."""
+def text(image: np.ndarray, tinged: bool = False) -> np.ndarray:
+    """Lines of burnt-in text in a coloured image (3, H, W) uint8, as (H, W) in {0, 1}: rows of small, light,
+    nearly colourless marks. Highlights seldom form rows.
+
+    With `tinged`, letters may have taken on some colour, and highlights are told apart by unequal heights.
+    """
     lightest, darkest = image.max(axis=0), image.min(axis=0)
     side = image.shape[-1]
     raised = cv2.morphologyEx(darkest, cv2.MORPH_TOPHAT, _kernel(cv2.MORPH_ELLIPSE, darkest, STROKE, STROKE))
-    marks = ((raised > BRIGHT) & (lightest - darkest < NEUTRAL)).astype(np.uint8)
-    letters = np.zeros_like(marks)
+    marks = ((raised > BRIGHT) & (lightest - darkest < (TINGED if tinged else NEUTRAL))).astype(np.uint8)
+    heights = np.zeros(marks.shape, np.int32)
     for part, (_, _, _, height) in _parts(marks):
         if height <= LETTER * side:
-            letters[part] = 1
+            heights[part] = height
+    letters = (heights > 0).astype(np.uint8)
     lines = cv2.morphologyEx(letters, cv2.MORPH_CLOSE, _kernel(cv2.MORPH_RECT, letters, STROKE, 0))
-    text = np.zeros_like(marks)
+    found = np.zeros_like(marks)
     for _, (left, top, width, height) in _parts(lines):
-        if width >= max(LINE * side, 2 * height):
-            text[top:top + height, left:left + width] = 1
-    return text
+        box = slice(top, top + height), slice(left, left + width)
+        even = height <= LETTER * side and (heights[box] >= TALL * height).any(axis=0).mean() >= EVEN
+        if width >= max(LINE * side, 2 * height) and (even or not tinged):
+            found[box] = 1
+    return found
 
 
 def varied(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator, turn: float = ANY) -> Drawn:
@@ -160,7 +172,7 @@ def moved(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator, turn: fl
     shape, matrix, told = _changed(mask, rng, turn)
     placed, (left, top), (x, y) = _placed(shape, view, rng)
     matrix = matrix + np.array([[0, 0, left - x], [0, 0, top - y]])
-    return Moved(placed, f"{told}, to {left}:{top}", matrix)
+    return Moved(placed, f"{told}, to {left}:{top}", matrix=matrix)
 
 
 def _angle(rng: np.random.Generator, turn: float) -> float:
@@ -182,17 +194,42 @@ def _told(flip: bool, angle: float, scale: float, shear: float) -> str:
 
 
 def alike(mask: np.ndarray, like: Like, view: np.ndarray, rng: np.random.Generator,
-          turn: float = ANY) -> Drawn:
-    """A mask (S, S), turned by at most `turn` degrees, sheared and bent, of the wanted size at the wanted
-    place; what lies outside the view (S, S) is cut away."""
+          turn: float = ANY, picture: np.ndarray | None = None) -> Drawn:
+    """A mask (S, S), turned by at most `turn` degrees, sheared and bent, of the wanted size, at the wanted
+    place or at the nearest one where it lies in the view (S, S); empty if there is none.
+
+    What lies outside the picture (S, S), by default the whole array, is cut away, no more of it than would be
+    at the wanted place.
+    """
+    picture = np.ones_like(view) if picture is None else picture
     angle, flip, shear = _angle(rng, turn), rng.random() < 0.5, rng.uniform(-SHEAR, SHEAR)
     scale = np.sqrt(float(like.area) / (mask > 0).mean())
     shape = _bent(_turned(mask, angle, scale, shear, flip)[0], rng)
     middle = np.argwhere(shape).mean(axis=0)
-    shift = np.array([like.y, like.x]) * len(view) - middle
-    moved = cv2.warpAffine(shape, np.array([[1, 0, shift[1]], [0, 1, shift[0]]]), view.shape[::-1],
+    wanted = np.array([like.y, like.x]) * len(view)
+    step = _nearest(shape, middle, wanted, view * picture, picture)
+    if step is None:
+        return Drawn(np.zeros_like(mask), "")
+    down, right = wanted + step - middle
+    moved = cv2.warpAffine(shape, np.array([[1, 0, right], [0, 1, down]]), view.shape[::-1],
                            flags=cv2.INTER_NEAREST)
-    return Drawn(moved * view, f"{_told(flip, angle, scale, shear)}, bent, around {like.x:.2f}:{like.y:.2f}")
+    y, x = step / len(view)
+    return Drawn(moved * view * picture, f"{_told(flip, angle, scale, shear)}, bent, around {like.x + x:.2f}:"
+                                         f"{like.y + y:.2f}", (float(x), float(y)))
+
+
+def _nearest(shape: np.ndarray, middle: np.ndarray, wanted: np.ndarray, view: np.ndarray,
+             picture: np.ndarray) -> np.ndarray | None:
+    """The shortest step, (rows, columns) in whole pixels, from the wanted place of a shape's middle to one
+    where nearly all of the shape that is in the picture is in the view (S, S); None if there is none."""
+    solid = (shape > 0).astype(np.float32)
+    anchor = tuple(np.rint(middle).astype(int).tolist()[::-1])
+    seen, shown = (np.rint(cv2.filter2D(part.astype(np.float32), -1, solid, anchor=anchor,
+                                        borderType=cv2.BORDER_CONSTANT)) for part in (view, picture))
+    at = np.clip(np.rint(wanted).astype(int), 0, len(view) - 1)
+    fits = (seen > 0) & (shown - seen <= (1 - INSIDE) * solid.sum()) & (seen >= INSIDE * shown[tuple(at)])
+    steps = np.argwhere(fits) - at
+    return steps[(steps ** 2).sum(axis=1).argmin()] if len(steps) else None
 
 
 def _turned(mask: np.ndarray, angle: float, scale: float, shear: float,

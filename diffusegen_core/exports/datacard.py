@@ -102,7 +102,8 @@ def _types(chosen: ExportSet) -> str:
         rows.append([kind.name, kind.described, str(len(mine)),
                      *(str(mine.count(split)) for split in chosen.splits)])
     told = table(["data type", "what it is", "pairs", *(f"`{split}`" for split in chosen.splits)], rows)
-    return "\n\n".join(filter(None, [told, remarks.of_generators(chosen)]))
+    notes = escaped(remarks.not_in_it(chosen)), remarks.of_generators(chosen)
+    return "\n\n".join(filter(None, [told, *notes]))
 
 
 def _classes(chosen: ExportSet) -> str:

@@ -1,6 +1,7 @@
 """The work of `diffusegen export`: a run's pairs for other programs, or its models; all or nothing."""
 
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,9 +73,9 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
     or is not named as nnU-Net requires.
     """
     name = run.folder.name
-    place = out or DEFAULT / (to_nnunet.name(name) if to == "nnunet" else f"{name}-{to}")
+    place = out or DEFAULT / (to_nnunet.name(name, DEFAULT) if to == "nnunet" else f"{name}-{to}")
     refuse_place(run, place)
-    files.refuse_filled(place)  # before the run is read, which takes seconds
+    _refuse_filled(place, to)  # before the run is read, which takes seconds
     _tell_of_leftovers(place)
     names = names_of(place)
     if not keep_names and names.exists():
@@ -111,6 +112,17 @@ def export(run: Run, to: str, out: Path | None = None, types: Sequence[str] | No
         raise
 
 
+def _refuse_filled(place: Path, to: str = "") -> None:
+    """Raise UserError, with a name that is free, if there is anything but an empty folder."""
+    try:
+        files.refuse_filled(place)
+    except UserError:
+        is_named = to == "nnunet" and to_nnunet.NAME.fullmatch(place.name)
+        free = (to_nnunet.free_beside if is_named else files.free_beside)(place)
+        raise UserError(f"{place} already exists, and nothing in it is replaced. Name another folder: "
+                        f"--out {shlex.quote(str(free))}.") from None
+
+
 def _reserve(names: Path) -> None:
     """Make a file that is not there yet. Raises UserError if it is, as when two exports began at once."""
     try:
@@ -144,7 +156,7 @@ def models(run: Run, out: Path | None = None) -> tuple[Path, Trained]:
     """
     place = out or DEFAULT / f"{run.folder.name}-models"
     refuse_place(run, place)
-    files.refuse_filled(place)
+    _refuse_filled(place)
     _tell_of_leftovers(place)
     trained = run.models  # raises before anything is written
     return files.write_folder(place, lambda folder: to_models.write(run, folder)), trained

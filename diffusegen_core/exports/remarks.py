@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from diffusegen_core.data import sidecars
+from diffusegen_core.data import patients, sidecars
 from diffusegen_core.data.types import DataType
 from diffusegen_core.exports import choosing
 from diffusegen_core.exports.cases import ExportSet
@@ -14,6 +14,8 @@ def lines(chosen: ExportSet) -> Iterator[str]:
     """The lines that the command prints."""
     if others := choosing.others(chosen):
         yield f"Not exported: {', '.join(others)}; choose with --types."
+    if told := not_in_it(chosen):
+        yield told
     if told := of_generators(chosen):
         yield f"{told} --all-generators exports those of all."
     side = chosen.run.params.data.image_size
@@ -26,6 +28,17 @@ def lines(chosen: ExportSet) -> Iterator[str]:
     yield f"What chapter 7 found: {unescaped(_found(chosen).replace('**', ''))}"
     if chosen.real:
         yield "To export the real pairs alone: --types Real."
+
+
+def not_in_it(chosen: ExportSet) -> str:
+    """A sentence on the real pairs that are not in an export with real pairs, and why; "" where all are."""
+    stored = chosen.run.pairs.file
+    if stored is None or not chosen.real:
+        return ""
+    _, held = ({}, []) if chosen.tested else patients.read(stored)
+    lost = sidecars.left_out(stored.parent).removeprefix("; ")
+    reasons = [*([f"held out for the run's own tests: {len(held)}"] if held else []), *filter(None, [lost])]
+    return f"Real pairs that are not in it: {'; '.join(reasons)}." if reasons else ""
 
 
 def of_generators(chosen: ExportSet) -> str:

@@ -10,6 +10,7 @@ from diffusegen_core.exports.cases import CHANNELS, TEST, ExportSet
 from diffusegen_core.store import files
 
 TITLE = "nnU-Net v2"
+FIRST = 501  # number of a dataset; lower ones are for published sets
 NAME = re.compile(r"Dataset\d{3}_[A-Za-z0-9_-]+")
 LAYOUT = """\
 The folder is a raw dataset of nnU-Net: put it into `nnUNet_raw` (or link it there) and call
@@ -33,9 +34,23 @@ OTHER_FOLDS = """
   They are not the splits below, which are for programs that use a single split."""
 
 
-def name(run_name: str) -> str:
-    """The folder's default name."""
-    return f"Dataset501_{re.sub('[^A-Za-z0-9_-]', '_', run_name)}"
+def name(run_name: str, within: Path) -> str:
+    """The folder's default name in `within`: that of an export of this run which is there, or one with a free
+    number."""
+    own = re.sub("[^A-Za-z0-9_-]", "_", run_name)
+    there = sorted(path.name for path in within.glob(f"Dataset[0-9][0-9][0-9]_{own}"))
+    return there[0] if there else f"{_free(within)}_{own}"
+
+
+def free_beside(out: Path) -> Path:
+    """The same folder with the first number that no dataset beside it has."""
+    return out.with_name(f"{_free(out.parent)}_{out.name.partition('_')[2]}")
+
+
+def _free(within: Path) -> str:
+    """DatasetXXX with the first number from FIRST that no folder there has: nnU-Net tells datasets by it."""
+    taken = {path.name[:10] for path in within.glob("Dataset*")}
+    return next(one for one in map("Dataset{:03d}".format, range(FIRST, 1000)) if one not in taken)
 
 
 def check(out: Path) -> None:
