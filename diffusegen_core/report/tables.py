@@ -21,7 +21,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Inpaint, Model
 from diffusegen_core.config.text import duration
-from diffusegen_core.data import dataset, patients, planes, sidecars, testsets
+from diffusegen_core.data import dataset, patients, planes, sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import JOINT
@@ -277,14 +277,11 @@ def data(p: Params) -> str:
     subset = {"all": "all pairs", "paper348": "the paper's 348 training pairs",
               "not348": "the pairs outside the paper's 348"}[p.data.subset]
     used = f"{subset}, {count} of them" if p.data.count else subset
-    held, trained = held_out(p), (read_stamp(p.folder / "data") or {}).get("pairs")
-    if held and trained:
-        usable, lost = held, ""
-        if (read := testsets.usable_held_out(p)) is not None:
-            usable, lost = read, f" ({held - read} more unusable)" if read < held else ""
-        elif p.data.on_bad == "skip":
-            lost = ", less any that turn out to be unusable"
-        used = f"{trained + usable} pairs, {trained} to train on, {usable} held out{lost}"
+    stamp = read_stamp(p.folder / "data") or {}
+    if held_out(p) and (trained := stamp.get("pairs")):
+        usable = stamp.get(dataset.HELD)  # unknown in older runs
+        used = (f"{trained} pairs to train on, others held out" if usable is None else
+                f"{trained + usable} pairs, {trained} to train on, {usable} held out")
     return f"{folder}: {used}{sidecars.left_out(p.folder / 'data')}"
 
 
