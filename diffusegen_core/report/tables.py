@@ -14,7 +14,7 @@ import torch
 from diffusegen_core.chapters import inpaint
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.tasks import origin
-from diffusegen_core.chapters.trained import Trained
+from diffusegen_core.chapters.trained import Trained, TrainedModel
 from diffusegen_core.config import devices
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
@@ -235,9 +235,25 @@ def network(p: Params) -> Table:
 
 
 def models(result: Trained) -> Table:
-    """One row per model: pairs, images, loss, time."""
-    return show(result.table, "train-models", "The models of this run.",
-                {"final loss": ".4f", "minutes": ".2f", "images/s": ".1f", "images": ",d"})
+    """One row per model: pairs, images, losses, time."""
+    frame = result.table
+    place = frame.columns.get_loc("final loss")
+    for name, values in zip(("half-way loss", "first loss"), zip(*map(_earlier, result.all), strict=True),
+                            strict=True):
+        frame.insert(place, name, values)
+    return show(frame, "train-models", "The models of this run. Losses are means: of the first hundredth of "
+                "the steps, of the tenth before half of them, and of the last tenth.", {
+                    **{name: ".4f" for name in frame if str(name).endswith(" loss")},
+                    "minutes": ".2f", "images/s": ".1f", "images": ",d"})
+
+
+def _earlier(model: TrainedModel) -> tuple[float, float]:
+    """The mean loss of the tenth of a model's steps before half of them, and of the first hundredth; NaN for
+    a checkpoint that was taken over, which has no curve."""
+    log = model.folder / "log.csv"
+    loss = pd.read_csv(log)["loss"] if log.exists() else pd.Series(float("nan"), range(1))
+    half, tenth = -(-len(loss) // 2), max(1, len(loss) // 10)
+    return float(loss[half - tenth:half].mean()), float(loss[:max(1, len(loss) // 100)].mean())
 
 
 def repaint(p: Params) -> Table:
