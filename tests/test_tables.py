@@ -211,3 +211,16 @@ def test_no_parameter_is_broken_in_the_middle_of_its_name(width: int, tmp_path: 
     assert lines == 0
     assert inside <= width, "nor does it push the text out of sight"
     assert report.scroll_width <= width
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_line_of_code_is_cut(tmp_path: Path, width: int):
+    page = tmp_path / "page.html"
+    page.write_text(f"<style>{(ROOT / 'book' / '_static' / 'book.css').read_text()}</style>"
+                    "<div class=cell_input><div class=highlight><pre style='overflow: auto; font-size: 16px'>"
+                    f"{'run.make(chapter) ' * 9}{'x' * 200}</pre></div></div>")
+    with Browser() as browser:
+        browser.open_page(page, width=width)
+        wide = browser.call("Runtime.evaluate", returnByValue=True, expression=(
+            "(e => e.scrollWidth - e.clientWidth)(document.querySelector('pre'))"))["result"]["value"]
+    assert wide == 0
