@@ -75,6 +75,21 @@ def test_a_data_type_keeps_its_look_whatever_else_is_shown(shown: list[str]) -> 
     assert areas.axes[0].get_legend() is None, "a mark among the pairs would be taken for a pair"
 
 
+def test_every_column_of_a_block_has_a_heading() -> None:
+    """The second of two pairs made of a source had none."""
+    manifest = pd.DataFrame([{"source": source, "name": f"{source}_{number}"}
+                             for source, pairs in (("a", 2), ("b", 2), ("c", 1)) for number in range(pairs)])
+    _, blocks = figures.in_blocks(manifest, "synthetic")
+    headings = {name: [ax.get_title() for ax in axes[0]] for name, _, axes in blocks}
+    assert headings == {"a": ["source", "synthetic", "synthetic"], "b": ["source", "synthetic", "synthetic"],
+                        "c": ["source", "synthetic", ""]}
+
+
+def test_a_mask_that_was_given_is_not_called_generated() -> None:
+    ax, = figures.areas(Inpainted({one: made(one) for one in [DataType.parse("3-Paint")]})).axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("area of the source mask", "area of the new mask")
+
+
 def made(data_type: DataType) -> PairSet:
     manifest = pd.DataFrame({"area_before": [0.1], "area_after": [0.2]})
     return PairSet(data_type, Path(), manifest, manifest.head(0), {}, {"seconds": 0})

@@ -143,7 +143,9 @@ def test_time_that_is_left_goes_into_training_and_the_next_size_is_told(
     assert p.data.image_size == 48
     assert 1.25 * 6000 < p.train.images <= ladder.PASSES * 28
     assert p.train.images % 100 == 0
-    assert made.best.larger.startswith("The next larger run, with images of 64 px and 3 repetitions (as in ")
+    assert made.best.larger.startswith(
+        "The next larger run, with images of 64 px, networks of 64 channels, 3 new pairs from each, 60 "
+        "epochs a network (as in params/kvasir_cpu.yaml), would take about "), "nothing that this run has too"
     assert made.best.larger.endswith("--minutes 10.")
     assert made.best.larger in making.text(made)
     assert making.make(Wish(pairs, 5.4)).best.rung.images in {rung.images for rung in ladder.LADDER}
@@ -341,6 +343,12 @@ def test_the_sets_fit_the_pairs_that_are_left(checkout, tmp_path, timed, offline
     assert max(made.params.augment.sizes) <= made.params.inpaint.sources <= kept
     assert made.params.segment.test_count == len(set(made.data.held) - {"03", "07"})
     assert any("Left out: 2 pairs" in line and "(03, 07)" in line for line in made.limits)
+    train, test = made.data.kept(32)
+    told = f"{' '.join(made.text.replace('#', ' ').split())} {making.text(made)}"
+    counts = set(re.findall(r"(\d+)(?: of \d+)? pairs(?! with)", told))
+    assert counts == {"40", "80", *map(str, (train, test))}, "the folder, a bound of k, and two of the run"
+    assert f"{train} pairs of pairs, and {test} to test on" in told
+    assert told.count(f"{test} of 38 pairs") == 2, "in the file and in the terminal"
 
 
 def test_another_folder_that_tests_is_asked_for_all_its_images(checkout, pairs, tmp_path, timed, offline):
@@ -503,6 +511,17 @@ def test_the_limits_tell_the_gain_that_seeds_and_generators_can_find(seeds: int,
     found = [line for line in cautions._of_tests(p, data, best) if "Gains in Dice" in line]
     assert len(found) == bool(told)
     assert not told or told in found[0]
+
+
+@pytest.mark.parametrize(("images", "seeds", "generators", "sees", "told"), [
+    (30, 3, 1, "all", True), (30, 3, 2, "all", True), (30, 3, 3, "all", False), (30, 3, 1, "subset", False),
+    (30, 1, 1, "all", False), (12, 3, 1, "all", False)])
+def test_what_verdicts_rest_on_is_told_only_where_there_will_be_verdicts(
+        images: int, seeds: int, generators: int, sees: str, told: bool):
+    found = limits_of(images, generators=generators, segment={"seeds": seeds},
+                      augment={"seeds": seeds, "generator_sees": sees})
+    assert any("Verdicts will rest on" in line for line in found) == told
+    assert any("There will be no verdict:" in line for line in found) == (images < 20 or seeds < 3)
 
 
 def limits_of(images: int, **sections: dict) -> list[str]:

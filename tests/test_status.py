@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,24 @@ def test_a_finished_run_has_a_line_for_each_result_and_the_next_command(nano_run
     page = nano_run.folder / status.PAGE
     files.write_text(page, "")
     assert told(nano_run)[-1] == f"Next: open {page} in a browser."
+
+
+def test_it_waits_for_no_library_of_networks_and_reads_no_finished_grid_twice(
+        nano_run: Run, monkeypatch: pytest.MonkeyPatch):
+    """Each of these takes seconds to import, and a status computes nothing."""
+    heavy = {"torchvision", "timm", "segmentation_models_pytorch", "matplotlib", "torch.utils.flop_counter"}
+    asked = ("import sys; from diffusegen_core.planning import status; from diffusegen_core.run import Run; "
+             f"told = list(status.text(Run.open(sys.argv[1]), 'r')); print(*({heavy!r} & set(sys.modules))); "
+             "print(*told, sep=chr(10))")
+    done = subprocess.run([sys.executable, "-c", asked, str(nano_run.folder)], capture_output=True, text=True,
+                          check=True)
+    imported, *lines = done.stdout.splitlines()
+    assert imported == ""
+    assert len(lines) == 12
+    reads = []
+    monkeypatch.setattr(Run, "finished", lambda run, name: reads.append(name))
+    told(nano_run)
+    assert reads == []
 
 
 def test_what_is_stale_is_told_with_its_parameter_and_what_follows_from_it(nano_run: Run):

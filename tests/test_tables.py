@@ -10,6 +10,7 @@ from browser import Browser
 from made_up import changed
 from PIL import Image
 
+from diffusegen_core.chapters.trained import Trained, TrainedModel
 from diffusegen_core.config import params
 from diffusegen_core.config.text import duration
 from diffusegen_core.parallel import fanout
@@ -33,6 +34,18 @@ def test_a_name_from_a_stranger_stays_text():
         assert markup not in rows[0]
     assert rows[0].replace("\\|", "").count("|") == 4
     assert "<script" not in tables.show(frame, "t", "Caption.")._repr_html_()
+
+
+def test_a_loss_stands_beside_those_of_the_first_steps_and_half_way(tmp_path: Path):
+    """So that a reader can tell whether it was still falling; a model that was taken over has neither."""
+    models = [TrainedModel(name, 10, 800, 400, 1.5, 60.0, 9, tmp_path / name, "") for name in ("a", "b")]
+    models[1].folder.mkdir()
+    falling = pd.DataFrame({"step": range(1, 401), "loss": np.arange(400.0, 0, -1)})
+    falling.to_csv(models[1].folder / "log.csv", index=False)
+    shown = tables.models(Trained(models, None))
+    assert list(shown.frame)[4:7] == ["first loss", "half-way loss", "final loss"]
+    assert shown.frame["first loss"].tolist() == ["", "398.5000"], "of steps 1 to 4"
+    assert shown.frame["half-way loss"].tolist() == ["", "220.5000"], "of steps 161 to 200"
 
 
 def test_published_cluster_sizes_stand_beside_those_of_as_many_pairs_and_else_are_folded():
@@ -198,3 +211,16 @@ def test_no_parameter_is_broken_in_the_middle_of_its_name(width: int, tmp_path: 
     assert lines == 0
     assert inside <= width, "nor does it push the text out of sight"
     assert report.scroll_width <= width
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_line_of_code_is_cut(tmp_path: Path, width: int):
+    page = tmp_path / "page.html"
+    page.write_text(f"<style>{(ROOT / 'book' / '_static' / 'book.css').read_text()}</style>"
+                    "<div class=cell_input><div class=highlight><pre style='overflow: auto; font-size: 16px'>"
+                    f"{'run.make(chapter) ' * 9}{'x' * 200}</pre></div></div>")
+    with Browser() as browser:
+        browser.open_page(page, width=width)
+        wide = browser.call("Runtime.evaluate", returnByValue=True, expression=(
+            "(e => e.scrollWidth - e.clientWidth)(document.querySelector('pre'))"))["result"]["value"]
+    assert wide == 0

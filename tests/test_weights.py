@@ -224,16 +224,16 @@ def test_words_and_identity(tmp_path):
     a, b = tmp_path / "a.pth", tmp_path / "b.pth"
     for file in (a, b):
         torch.save({"x": torch.ones(2)}, file)
-    assert weights.identity(str(a), published(), 0) != weights.identity("random", published(), 0)
-    assert weights.identity(str(a), published(), 0) == weights.identity(str(a), published(), 1)
-    assert weights.identity("random", published(), 0) != weights.identity("random", published(), 1)
-    first = weights.identity(str(a), published())
+    assert weights.identity(str(a), published, 0) != weights.identity("random", published, 0)
+    assert weights.identity(str(a), published, 0) == weights.identity(str(a), published, 1)
+    assert weights.identity("random", published, 0) != weights.identity("random", published, 1)
+    first = weights.identity(str(a), published)
     torch.save({"x": torch.zeros(2)}, a)
     os.utime(a, (1, 1))  # as later: a file of the same size and time counts as the same
-    assert weights.identity(str(a), published()) != first
+    assert weights.identity(str(a), published) != first
 
 
 def test_what_was_never_published_has_no_identity():
     """So that a recipe, which is cheap, tells it before hours of work."""
     with pytest.raises(UserError, match="lib has no published weights for net"):
-        weights.identity("pretrained", published(where=None))
+        weights.identity("pretrained", lambda: published(where=None))

@@ -74,7 +74,7 @@ class Evaluated:
     """By the name of the data type."""
     quantile: float
     """As evaluate.copy_quantile."""
-    metrics: Metrics
+    settings: Evaluate
     backbone: str
     """The network behind the distances and the audit's features, in words."""
     image_size: int
@@ -91,6 +91,11 @@ class Evaluated:
     """None where there is nothing to test."""
     seconds: float
     folder: Path
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The names of the distances; computed late, as that may import torchvision, which takes seconds."""
+        return Metrics(*metrics.names(self.settings))
 
     @cached_property
     def copies(self) -> pd.DataFrame:
@@ -257,7 +262,7 @@ def _result(ws: Workspace, pairs: Pairs, sets: Mapping[DataType, PairSet], setti
     _keep_copies(ws, subjects, audits, settings.copy_quantile)
     seconds = sum(float(one.artifact.stamp["seconds"]) for one in (*subjects, *floors))
     return Evaluated(values, equal, audits, null, plants, thresholds, settings.copy_quantile,
-                     Metrics(*metrics.names(settings)), metrics.backbone(settings), pairs.image_size,
+                     settings, metrics.backbone(settings), pairs.image_size,
                      metrics.is_fid(settings), metrics.window_of(pairs.image_size), [REAL, *sets], dict(sets),
                      held_out, memory, seconds + (memory.seconds if memory else 0.0), ws.folder / "evaluate")
 

@@ -38,6 +38,7 @@ from diffusegen_core.store.workspace import Workspace
 
 PAIRS, SOURCE = "pairs.npz", "source.json"
 OVERLAP = "overlap"  # key in PAIRS, present where classes may overlap
+HELD = "held_out"  # a fact of the stamp: how many of the pairs that are held out are usable
 
 
 @dataclass(frozen=True)
@@ -293,9 +294,10 @@ def _read_folder(ws: Workspace, settings: Data, least: int, name: str, parted: b
             outputs += sidecars.write_padded(folder, {name: size for name, size in sizes.items()
                                                       if size[0] != size[1]})
         outputs += patients.write(folder, told, held)
+        tested = len({pair.name for pair in report.pairs} & set(held))  # the usable ones
         files.write_json(folder / SOURCE, hashes)
         facts = {**_facts(pairs), "layout": report.layout, "origin": settings.source,
-                 "left_out": len(report.problems)}
+                 "left_out": len(report.problems), **({HELD: tested} if held else {})}
         if settings.intensities == "percentile":
             facts[sidecars.SCALE] = report.scale
         artifact.finish(outputs, time.monotonic() - start, **facts)

@@ -20,7 +20,6 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.sequences import CVC, POLYPGEN, Grouped
 from diffusegen_core.store import files, seeds
 from diffusegen_core.store.artifacts import NotMadeError
-from diffusegen_core.store.stamps import read_stamp
 from diffusegen_core.store.workspace import Workspace
 
 REST = "rest"
@@ -121,15 +120,6 @@ def lacking(p: Params) -> str:
     if len(used) == len(report.pairs):
         return f"data.holdout is null, and all {len(report.pairs)} pairs are trained on"
     return "data.holdout is null, and all other pairs are of patients or sequences that are trained on"
-
-
-def usable_held_out(p: Params) -> int | None:
-    """How many of the pairs that data.holdout holds out proved usable; None where they are not read yet."""
-    for place in (p.folder / "tests" / name for name in (KVASIR, HELD_OUT)):
-        read = sidecars.native_sizes(place / dataset.PAIRS)
-        if read and (read_stamp(place) or {}).get("origin") == p.data.source:
-            return len(read.keys() & set(patients.read(p.folder / "data" / dataset.PAIRS)[1]))
-    return None
 
 
 def folders(settings: Segment) -> dict[str, Path]:

@@ -161,7 +161,7 @@ def label(backbone: str, weights: str) -> str:
 
 def recipe(backbone: str, weights: str, input_range: InputRange, seed: int = 0) -> Recipe:
     """Everything that determines the features of given pixels."""
-    decided = {"backbone": backbone, "weights": identity(weights, _find(backbone).published, seed)}
+    decided = {"backbone": backbone, "weights": identity(weights, lambda: _find(backbone).published, seed)}
     return decided if backbone == INCEPTION else {**decided, "input_range": input_range}
 
 

@@ -44,7 +44,7 @@ def load(name: str, weights: str, device: torch.device | str = "cpu", seed: int 
 
 def recipe(name: str, weights: str, seed: int = 0) -> Recipe:
     """Everything that determines the maps of given pixels."""
-    return {"vgg": name, "weights": identity(weights, _published(name), seed)}
+    return {"vgg": name, "weights": identity(weights, lambda: _published(name), seed)}
 
 
 def _plain() -> tuple[nn.Module, Parts, tuple[str, ...]]:

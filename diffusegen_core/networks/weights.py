@@ -143,10 +143,14 @@ def words(spec: str) -> str:
     return {PRETRAINED: PRETRAINED, RANDOM: "random weights"}.get(spec) or Path(spec).name
 
 
-def identity(spec: str, published: Published[Any], seed: int = 0) -> dict[str, str | int | None]:
-    """What determines the weights, for recipes: the library's address, the seed, or the file's content."""
+def identity(spec: str, published: Callable[[], Published[Any]],
+             seed: int = 0) -> dict[str, str | int | None]:
+    """What determines the weights, for recipes: the library's address, the seed, or the file's content.
+
+    `published` is called only for the first, as it imports the library, which takes seconds.
+    """
     if spec == PRETRAINED:
-        return {PRETRAINED: _address(published)}
+        return {PRETRAINED: _address(published())}
     if spec == RANDOM:
         return {RANDOM: seed}
     return {"sha256": files.remembered_sha256(_file(spec))}

@@ -79,7 +79,7 @@ class Folder:
     def lines(self, side: int) -> list[tuple[str, str, str]]:
         """What was found, one verdict per line, and who is held out of a run at this size."""
         seen = [line for line in self.seen.lines if line[1] != "patients"]
-        told = (checkup.LOOK if not self.patients else checkup.OK, "patients", self._patients())
+        told = (checkup.LOOK if not self.patients else checkup.OK, "patients", self._patients(side))
         return [*seen, *([told] if self.held or self.patients else []), *self._classes(side)]
 
     def shown(self, side: int) -> dict[str, int]:
@@ -96,11 +96,12 @@ class Folder:
                  f"of {counted(self.kept(side)[1], 'mask')}: {checkup.listed(shown)}; a verdict on a class "
                  f"needs {power.LEAST_IMAGES}")]
 
-    def _patients(self) -> str:
-        held = f"{len(self.held)} of {len(self.seen.report.pairs)} pairs are held out"
+    def _patients(self, side: int) -> str:
+        train, test = self.kept(side)
+        held = f"{test} of {train + test} pairs are held out"
         if not self.patients:
             return f"unknown; {held}"
-        groups = len({self.patients[name] for name in self.held})
+        groups = len({self.patients[name] for name in set(self.held) - self.left_out(side)})
         return f"{patients.described(self.patients, self.kind)}; {held}, of {counted(groups, self.kind)}"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
-from diffusegen_core.config.text import counted, duration
+from diffusegen_core.config.text import duration
 from diffusegen_core.measures.power import LEAST_SEEDS
 from diffusegen_core.newprofile.ladder import Rung
 from diffusegen_core.newprofile.lines import Sections
@@ -21,6 +21,11 @@ WORTH = 1.25  # the least factor by which more training images than the rung's a
 SPARE = 0.9  # share of the time left that more training may take, as no plan is exact
 GENERATORS = 3  # that a verdict on the method needs
 TRAINING = "training"  # the kind of work in a plan
+GROWING = {  # what a larger run may have more of, in words
+    ("data", "image_size"): "images of {} px", ("model", "base_channels"): "networks of {} channels",
+    ("train", "images"): "{} training images a model", ("inpaint", "sources"): "{} pairs to paint into",
+    ("inpaint", "samples"): "{} new pairs from each", ("segment", "epochs"): "{} epochs a network",
+    ("segment", "seeds"): "{} repetitions"}
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class Fit:
     rung: Rung
     chosen: Sections
     plan: Plan
-    larger: str
-    """What the next larger size would take, in a sentence; "" where there is none."""
+    following: tuple[Rung, Sections, float] | None = None
+    """The next larger size, what it would choose, and its seconds; None where there is none."""
     repeated: float = math.nan
     """Seconds of the same run with the repetitions that a verdict needs; nan where unknown."""
 
@@ -39,6 +44,23 @@ class Fit:
     def seconds(self) -> float:
         """Seconds of the whole run, the book included; nan where memory did not suffice for part of it."""
         return seconds(self.plan) + BESIDE
+
+    @property
+    def larger(self) -> str:
+        """What the next larger size has more of than this run, and its time; "" where there is none."""
+        if self.following is None:
+            return ""
+        rung, chosen, needed = self.following
+        more = [words.format(value) for (section, name), words in GROWING.items()
+                if (value := chosen[section][name].value) > self.chosen[section][name].value]
+        run = f"The next larger run, with {', '.join(more)} (as in {rung.like}),"
+        if not more:
+            return ""
+        if not math.isfinite(needed):
+            return f"{run} does not fit into the memory here."
+        minutes = math.ceil(needed / 60 / 10) * 10
+        told = f"{run} would take about {duration(needed)}"
+        return f"{told}: --minutes {minutes}." if minutes <= MOST_MINUTES else f"{told} here: try a GPU."
 
 
 def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections],
@@ -55,13 +77,13 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
         chosen = sections(rung)
         p = validated(chosen)
         if best and (foreseen := seconds(at_rates(best.plan, plan.make(p, 0)))) > HOPELESS * limit:
-            best = replace(best, larger=_larger(rung, foreseen + BESIDE))
+            best = replace(best, following=(rung, chosen, foreseen + BESIDE))
             break
         planned = plan.make(p, PROBED)
         if best and not seconds(planned) + BESIDE <= limit:
-            best = replace(best, larger=_larger(rung, seconds(planned) + BESIDE))
+            best = replace(best, following=(rung, chosen, seconds(planned) + BESIDE))
             break
-        best = Fit(rung, chosen, planned, "")
+        best = Fit(rung, chosen, planned)
     assert best is not None, "there is always a smallest"
     if not math.isfinite(seconds(best.plan)):
         side = best.chosen["data"]["image_size"].value
@@ -112,12 +134,3 @@ def at_rates(probed: Plan, other: Plan) -> Plan:
 def seconds(planned: Plan) -> float:
     """Seconds of all planned work; nan where memory did not suffice for part of it, or a rate is unknown."""
     return float(planned.table["seconds"].sum(skipna=False))
-
-
-def _larger(rung: Rung, needed: float) -> str:
-    if not math.isfinite(needed):
-        return f"A larger run, with images of {rung.side} px, does not fit into the memory here."
-    minutes = math.ceil(needed / 60 / 10) * 10
-    told = (f"The next larger run, with images of {rung.side} px and {counted(rung.seeds, 'repetition')} (as "
-            f"in {rung.like}), would take about {duration(needed)}")
-    return f"{told}: --minutes {minutes}." if minutes <= MOST_MINUTES else f"{told} here: try a GPU."

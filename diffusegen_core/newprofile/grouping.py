@@ -32,7 +32,7 @@ def by_number(pairs: int) -> Grouping:
     """The grouping by the number of pairs alone, where no pretrained weights are available."""
     k = 1 if pairs < UNSEEN else 2
     return Grouping(k, max(1, pairs // (2 * k) if k > 1 else pairs),
-                    f"{pairs} pairs, and no weights to group them by: a model sees only its own cluster, "
+                    "there are no weights to group the pairs by: a model sees only its own cluster, "
                     f"and below {UNSEEN} pairs one model for all learns more")
 
 
@@ -62,8 +62,8 @@ def by_looks(settings: Data, report: Report, held_out: Collection[str], network:
         if smallest >= LEAST and value > score:
             score, best = value, Grouping(k, smallest, "")
     if not looked:
-        return Grouping(1, len(names), f"{len(names)} pairs are too few for two models: below "
-                                       f"{2 * EACH}, one model for all learns more")
+        return Grouping(1, len(names), f"too few pairs for two models: below {2 * EACH}, one model for all "
+                                       "learns more")
     why = f"silhouette and smallest cluster by K, of whole pictures at {SIDE} px: {'; '.join(looked)}"
     none = f"{why}. One model for all: no K is above {CLEAR} with {LEAST} pairs a cluster"
     return best._replace(reason=none if best.k == 1 else why)

@@ -123,7 +123,7 @@ def _together(chosen: Sections) -> Sections:
 
 
 def _data_lines(data: Folder, rung: Rung) -> dict[str, Line]:
-    s, seen = data.settings, data.seen.seen
+    s, seen, (train, test) = data.settings, data.seen.seen, data.kept(rung.side)
     slim = sum(count for one, count in seen.sizes.items() if max(one) > checkup.STRETCHED * min(one))
     told = {"source": Line(s.source, f"{data.seen.report.layout}: {len(data.seen.report.pairs)} pairs")}
     if s.images:
@@ -137,9 +137,9 @@ def _data_lines(data: Folder, rung: Rung) -> dict[str, Line]:
         told["labels"] = Line(s.labels, "the values of the masks: give the classes their names here")
     called = {"object": Line(s.object_name, "what the masks mark, as pages call it")}
     return told | _small_lines(data, rung.side) | called | {
-        "holdout": Line(s.holdout, f"{len(data.held)} of {len(data.seen.report.pairs)} pairs, which nothing "
-                                   "is trained on or painted from: they test the networks, and a verdict "
-                                   f"needs {power.LEAST_IMAGES}"),
+        "holdout": Line(s.holdout, f"{test} of {train + test} pairs, which nothing is trained on or painted "
+                                   "from: they test the networks, and a verdict needs "
+                                   f"{power.LEAST_IMAGES}"),
         "patients": Line(s.patients, _patients_reason(data))}
 
 

@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from diffusegen_core.chapters.costs import Backbone, Learner, Work
 from diffusegen_core.config.params import Params
@@ -54,6 +53,7 @@ def random(p: Params) -> Params:
 
 def of(call: Callable[[], object]) -> float:
     """The FLOP of calling `call`."""
+    from torch.utils.flop_counter import FlopCounterMode  # takes a second, and most commands count nothing
     with FlopCounterMode(display=False) as counter:
         call()
     return float(counter.get_total_flops())

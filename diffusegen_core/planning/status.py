@@ -2,7 +2,7 @@
 command. Nothing is written to the run."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,7 @@ from diffusegen_core.planning import display, pace, plan, probe, remaining
 from diffusegen_core.planning.flops import count
 from diffusegen_core.planning.plan import Plan
 from diffusegen_core.planning.preflight import PAGES
-from diffusegen_core.run import Run
+from diffusegen_core.run import GRIDS, Run
 from diffusegen_core.store import aside, lock, ownparams
 from diffusegen_core.store.artifacts import SHOWN
 
@@ -42,7 +42,8 @@ def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> It
     holder, table = lock.holder(run.folder), standing.table(run.params, run.read)
     if holder:
         yield f"Running: {holder}. {_under_way(run)}".rstrip()
-    yield from lines(table, remaining.took(run.folder), _counts(run))
+    to_do = set(table.index[table["status"].isin(TO_DO)])
+    yield from lines(table, remaining.took(run.folder), _counts(run, to_do))
     yield from run.changed_by_hand(verify)
     put_by = aside.kept(run.folder)
     if holder:  # which goes on with what is unfinished
@@ -51,7 +52,6 @@ def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> It
         total = size(sum(one.bytes for one in put_by))
         yield (f"Set aside{'' if holder else ' or unfinished'}: {counted(len(put_by), 'item')}, {total}; "
                f"`diffusegen clean {shown}` lists them.")
-    to_do = set(table.index[table["status"].isin(TO_DO)])
     last = None
     if holder and (word := display.said(run.folder)):
         left, last = word
@@ -94,11 +94,12 @@ def _state(name: str, cause: str, row: pd.Series, took: Mapping[str, float],
     return f"to make{counts.get(name, '')}"
 
 
-def _counts(run: Run) -> dict[str, str]:
-    """How much is finished of chapters whose parts are made one by one: ": 3 of 10 are made"."""
+def _counts(run: Run, to_do: Collection[str]) -> dict[str, str]:
+    """How much is finished of chapters whose parts are made one by one: ": 3 of 10 are made". Only of those
+    `to_do`, as reading a grid again takes long."""
     known = {}
-    for name in ("segment", "augment"):
-        if (grid := run.finished(name)) is not None:
+    for name in GRIDS:
+        if name in to_do and (grid := run.finished(name)) is not None:
             known[name] = f": {len(grid.runs) - grid.unfinished} of {len(grid.runs)} are made"
     if there := remaining.models_made(run):
         known["train"] = f": {there} of {remaining.models(run.params)} are made"

@@ -203,21 +203,20 @@ def inpainting(pairs: Pairs, result: Inpainted, classes: Sequence[str] = ()) -> 
     """
     one = next(iter(result.sets.values()))
     if one.manifest.empty:
-        return nothing("Every generated mask is empty: the models painted none.")
-    figure, blocks = in_blocks(one.manifest)
+        return nothing("No painted pair is left: left_out.csv of this data type says why.")
+    figure, blocks = in_blocks(one.manifest, "synthetic")
     for name, synthetic, axes in blocks:
         i = pairs.names.index(name)
         columns = [(pairs.images[i], pairs.masks[i]), *(read_pair(one.folder, new) for new in synthetic)]
         for column, shown in zip(axes.T, columns, strict=False):
             pair(column, *shown)
-        axes[0, 0].set_title("source")
-        axes[0, 1].set_title("synthetic")
     legend(figure, classes)
     return figure
 
 
-def in_blocks(manifest: pd.DataFrame) -> tuple[Figure, list[tuple[str, list[str], np.ndarray]]]:
-    """A figure with a block for each of up to BLOCKS sources, evenly spread, two blocks side by side.
+def in_blocks(manifest: pd.DataFrame, title: str) -> tuple[Figure, list[tuple[str, list[str], np.ndarray]]]:
+    """A figure with a block for each of up to BLOCKS sources, evenly spread, two blocks side by side; the
+    `title` stands above each pair made of a source.
 
     For each block: the source's name, the names of its synthetic pairs (at most MOST_PAIRS), and the axes:
     two rows, with one column more than pairs.
@@ -232,6 +231,8 @@ def in_blocks(manifest: pd.DataFrame) -> tuple[Figure, list[tuple[str, list[str]
         synthetic = manifest.loc[manifest["source"] == name, "name"].head(width - 1)
         top, left = 2 * (n // abreast), n % abreast * width
         blocks.append((name, list(synthetic), axes[top:top + 2, left:left + width]))
+        for ax, heading in zip(axes[top, left:], ["source", *[title] * len(synthetic)], strict=False):
+            ax.set_title(heading)
     return figure, blocks
 
 
@@ -244,17 +245,17 @@ def nothing(words: str) -> Figure:
 
 
 def areas(result: Inpainted) -> Figure:
-    """The area of each generated mask against its source's, as shares of the image."""
+    """The area of each synthetic pair's mask against its source's, as shares of the image."""
     made = {name.name: one.manifest for name, one in result.sets.items() if len(one)}
     if not made:
-        return nothing("There is no generated mask to measure.")
+        return nothing("There is no synthetic pair to measure.")
     figure, ax = plt.subplots(figsize=(WIDTH * 0.6, WIDTH * 0.5))
     for name, manifest in made.items():
         ax.plot(manifest["area_before"], manifest["area_after"], label=name, markersize=3.5, alpha=0.6,
                 **look(name) | {"linestyle": ""})
     top = max(manifest[["area_before", "area_after"]].to_numpy().max() for manifest in made.values())
     ax.plot([0, top], [0, top], color="0.6", linewidth=1, linestyle=":")
-    ax.set(xlabel="area of the source mask", ylabel="area of the generated mask")
+    ax.set(xlabel="area of the source mask", ylabel="area of the new mask")
     figure.legend(loc="outside upper center", ncols=len(made))  # a mark inside would be one more pair
     return figure
 
@@ -267,12 +268,13 @@ def styling(pairs: Pairs, result: Styled) -> Figure:
     data_type, one = next(iter(result.sets.items()))
     if one.manifest.empty:
         return nothing("No image was styled.")
-    figure, blocks = in_blocks(one.manifest)
+    figure, blocks = in_blocks(one.manifest, "painted")
     for name, synthetic, axes in blocks:
         picture(axes[0, 0], pairs.images[pairs.names.index(name)])
         for column, new in zip(axes.T[1:], synthetic, strict=False):
             for ax, shown in zip(column, (result.origins[data_type], one), strict=True):
                 picture(ax, read_pair(shown.folder, new)[0])
+            column[1].set_title("styled")
     return figure
 
 

@@ -14,14 +14,14 @@ import torch
 from diffusegen_core.chapters import inpaint
 from diffusegen_core.chapters.cluster import Clusters
 from diffusegen_core.chapters.tasks import origin
-from diffusegen_core.chapters.trained import Trained
+from diffusegen_core.chapters.trained import Trained, TrainedModel
 from diffusegen_core.config import devices
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.sections import Inpaint, Model
 from diffusegen_core.config.text import duration
-from diffusegen_core.data import dataset, patients, planes, sidecars, testsets
+from diffusegen_core.data import dataset, patients, planes, sidecars
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.data.types import JOINT
@@ -235,9 +235,25 @@ def network(p: Params) -> Table:
 
 
 def models(result: Trained) -> Table:
-    """One row per model: pairs, images, loss, time."""
-    return show(result.table, "train-models", "The models of this run.",
-                {"final loss": ".4f", "minutes": ".2f", "images/s": ".1f", "images": ",d"})
+    """One row per model: pairs, images, losses, time."""
+    frame = result.table
+    place = frame.columns.get_loc("final loss")
+    for name, values in zip(("half-way loss", "first loss"), zip(*map(_earlier, result.all), strict=True),
+                            strict=True):
+        frame.insert(place, name, values)
+    return show(frame, "train-models", "The models of this run. Losses are means: of the first hundredth of "
+                "the steps, of the tenth before half of them, and of the last tenth.", {
+                    **{name: ".4f" for name in frame if str(name).endswith(" loss")},
+                    "minutes": ".2f", "images/s": ".1f", "images": ",d"})
+
+
+def _earlier(model: TrainedModel) -> tuple[float, float]:
+    """The mean loss of the tenth of a model's steps before half of them, and of the first hundredth; NaN for
+    a checkpoint that was taken over, which has no curve."""
+    log = model.folder / "log.csv"
+    loss = pd.read_csv(log)["loss"] if log.exists() else pd.Series(float("nan"), range(1))
+    half, tenth = -(-len(loss) // 2), max(1, len(loss) // 10)
+    return float(loss[half - tenth:half].mean()), float(loss[:max(1, len(loss) // 100)].mean())
 
 
 def repaint(p: Params) -> Table:
@@ -277,14 +293,11 @@ def data(p: Params) -> str:
     subset = {"all": "all pairs", "paper348": "the paper's 348 training pairs",
               "not348": "the pairs outside the paper's 348"}[p.data.subset]
     used = f"{subset}, {count} of them" if p.data.count else subset
-    held, trained = held_out(p), (read_stamp(p.folder / "data") or {}).get("pairs")
-    if held and trained:
-        usable, lost = held, ""
-        if (read := testsets.usable_held_out(p)) is not None:
-            usable, lost = read, f" ({held - read} more unusable)" if read < held else ""
-        elif p.data.on_bad == "skip":
-            lost = ", less any that turn out to be unusable"
-        used = f"{trained + usable} pairs, {trained} to train on, {usable} held out{lost}"
+    stamp = read_stamp(p.folder / "data") or {}
+    if held_out(p) and (trained := stamp.get("pairs")):
+        usable = stamp.get(dataset.HELD)  # unknown in older runs
+        used = (f"{trained} pairs to train on, others held out" if usable is None else
+                f"{trained + usable} pairs, {trained} to train on, {usable} held out")
     return f"{folder}: {used}{sidecars.left_out(p.folder / 'data')}"
 
 

@@ -76,7 +76,7 @@ def decided_by(settings: Segment, seed: int) -> Recipe:
     """What decides the trained network, apart from the pairs."""
     later = {"rotate": settings.rotate} if settings.augment and settings.rotate else {}  # older ones lack it
     return {"version": VERSION, "seed": seed, **{name: plain(settings)[name] for name in DECIDES}, **later,
-            "weights": weights.identity(settings.weights, _published(settings), seed)}
+            "weights": weights.identity(settings.weights, lambda: _published(settings), seed)}
 
 
 def label(settings: Segment) -> str:
