@@ -500,7 +500,7 @@ def test_the_command_says_that_much_of_a_picture_is_painted_anew(
     Image.fromarray(large).save(tmp_path / "large.png")
     words = ("--mask", tmp_path / "large.png", "--remove", "--out", tmp_path / "out")
     assert call(run.folder, image, *words)[0] == 0
-    said = [one for one in caplog.messages if one.startswith("Of colon, ")]
+    said = [one for one in caplog.messages if one.startswith("colon: ")]
     assert bool(said) == told
     assert not said or re.match(r"colon: [3-9]\d% of the picture .* is repainted, ", said[0])
 
