@@ -19,7 +19,7 @@ from diffusegen_core import __version__
 from diffusegen_core.config import params
 from diffusegen_core.data import patients
 from diffusegen_core.data.types import DataType
-from diffusegen_core.measures import shares
+from diffusegen_core.measures import power, shares
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import (
     answer,
@@ -460,9 +460,15 @@ def test_the_smallest_gain_that_can_be_told_is_a_limit_as_new_says_it() -> None:
     line, = [one for one in limits.of(p, tests=limits.Tests(36, "")) if "from chance" in one]
     assert line == ("Gains in Dice below about 0.14 cannot be told from chance, with 36 test images and 3 "
                     "repetitions.")
-    line, = [one for one in limits.of(p, tests=limits.Tests(36, "patient", 9, 0.07)) if "from chance" in one]
+    line, = [one for one in limits.of(p, tests=limits.Tests(
+        36, "patient", 9, power.Own(0.07, 3, 1.0, 8))) if "from chance" in one]
     assert line.startswith("Gains in Dice below about 0.07 cannot"), "by the run's own spread"
     assert "so the limit is higher" not in line
+    assert "would take 8 repetitions" in line
+    own = limits.Tests(36, "", 0, power.Own(0.07, 3, 1.0, 8))
+    assert not [one for one in limits.of(p, tests=own) if "too few to detect" in one], "said with numbers"
+    five = params.validate({"segment": {"seeds": 3}, "augment": {"seeds": 5}})
+    assert [one for one in limits.of(five, tests=own) if "5 repetitions" in one], "the spread is of chapter 7"
     few, = [one for one in limits.of(p, tests=limits.Tests(36, "patient", 9)) if " are of 9 " in one]
     assert few == "The 36 test images are of 9 patients: intervals for others are wide."
     assert not [one for one in limits.of(p, tests=limits.Tests(36, "patient", 12)) if " are of 12 " in one]

@@ -74,8 +74,8 @@ def tests(run: Run) -> limits.Tests | None:
             apart = len({groups.of[name] for name in names}) if groups else len(names)
             alike = groups is not None and apart < len(names)
             small = run.finished("augment")
-            least = detectable.smallest(small) if small and recommendation.comparable(small) else None
-            return limits.Tests(len(names), groups.kind if groups and alike else "", apart * alike, least)
+            spread = detectable.own(small) if small and recommendation.comparable(small) else None
+            return limits.Tests(len(names), groups.kind if groups and alike else "", apart * alike, spread)
     return None
 
 
