@@ -29,6 +29,7 @@ from diffusegen_core.report import (
     front,
     keynumbers,
     limits,
+    nearcopies,
     opening,
     paperclaims,
     recommendation,
@@ -615,6 +616,29 @@ def test_each_further_painted_type_that_was_tried_has_a_verdict(monkeypatch: pyt
     assert (first, second) == ("Better than real pairs alone?", "And painted pairs (2-Paint)?")
     assert told[1].verdict == "worse than real pairs alone, for these pairs"
     assert told[1].basis.startswith("training on 90 real pairs, with 3 painted pairs (2-Paint) added")
+    assert told[2].question == "Does pasting help?"
+
+
+@pytest.mark.parametrize(("at_90", "told"), [
+    (0.7, "better than real pairs alone, for these pasted pairs"),
+    (0.5, "worse than real pairs alone, for these pasted pairs"),
+    (0.6, "no difference that matters, for these pasted pairs")])
+@pytest.mark.parametrize("painted", [True, False])
+def test_whether_pasting_helps_is_answered_of_the_largest_set(
+        monkeypatch: pytest.MonkeyPatch, at_90: float, told: str, painted: bool) -> None:
+    means = {name: mean for name, mean in SIZES.items() if painted or "Paint" not in name}
+    run = sets_of({**means, "Paste/90/3": at_90}, augment={"rule": "add"})
+    monkeypatch.setattr(answer, "spent", lambda run: None)
+    monkeypatch.setattr(answer, "missing", lambda *told: ())
+    one, = [one for one in answer.questions(run, []) if one.question == "Does pasting help?"]
+    assert one.verdict == told
+    assert one.basis.startswith("training on 90 real pairs, with 3 pasted pairs (Paste) added for each of ")
+    assert " with fewer real pairs" in one.basis or "same verdict on both" in one.basis
+    caption = answer.table(run, verdicts=[]).caption
+    assert "paired 95 % intervals" in caption
+    assert "choose the best epoch" in caption
+    monkeypatch.setattr(run, "finished", {}.get)
+    assert not answer.questions(run, []), "where nothing was tried"
 
 
 def test_what_networks_on_pairs_alone_say_of_pasting_stands_beside_the_largest_set() -> None:
@@ -623,8 +647,11 @@ def test_what_networks_on_pairs_alone_say_of_pasting_stands_beside_the_largest_s
     smaller = verdict(-0.06, -0.02, claim=paperclaims.PASTING)
     one = answer.compared("pasting", [alone, smaller], PLAIN, sized)
     assert one.verdict == "better than pasting, for these pairs"
-    assert ("; the other comparisons: 1 worse than pasting when training on such pairs alone (" in one.basis
-            ), "the smaller one is in `sized`"
+    assert ("; the other comparisons: 1 worse than pasting when training on such pairs alone, without any "
+            "real ones (" in one.basis), "the smaller one is in `sized`"
+    same = answer.compared("pasting", [replace(alone, verdict=rule.SUPPORTED)], PLAIN, sized)
+    assert ("; the same verdict on both comparisons, 1 of them when training on such pairs alone, without "
+            "any real ones (" in same.basis)
     small = replace(alone, chapter="augment", claim=paperclaims.PARTLY)
     both = answer.compared("the GAN", [replace(small, verdict=UNDECIDED), alone, small], PLAIN)
     assert both.verdict == "worse than the GAN in 2 of 3 comparisons, for these pairs"
@@ -691,7 +718,9 @@ def audited(pasted: bool = True) -> SimpleNamespace:
     table = pd.DataFrame([{"models": "a", "training pairs": 9, "held-out pairs": 8, "area": 0.5, "low": 0.4,
                            "high": 0.6}])
     equal = pd.DataFrame({"metric": ["FD"], "data type": ["2-Styled-Paint"], "value": [1.0]})
-    return SimpleNamespace(types=kinds, audit=audit, membership=SimpleNamespace(table=table),
+    found = pd.DataFrame({kind.name: [0.97, 1.0, 0.5] for kind in kinds},
+                         index=["exact", "mirrored", "zoomed by 10%"])
+    return SimpleNamespace(types=kinds, audit=audit, found=found, membership=SimpleNamespace(table=table),
                            metrics=SimpleNamespace(frechet="FD"), equal=equal,
                            copies=pd.DataFrame({kind.name: {**row, "either": 30 if kind.is_pasted else 3}
                                                 for kind in kinds}).T)
@@ -711,10 +740,17 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
         monkeypatch: pytest.MonkeyPatch) -> None:
     def basis(masks: str, pasted: bool) -> str:
         return answer.copied(audited(pasted), params.validate({"inpaint": {"masks": masks}})).basis
-    assert basis("varied", True).endswith(f"; {answer.UNFOUND} (of pasted objects, all copies, the audit "
-                                          "flags 30 of 100 pasted pairs (Paste))")
-    assert basis("varied", False).endswith(f"; {answer.UNFOUND}")
-    assert answer.UNFOUND in basis("joint", True)
+    there = "; of copies planted at their own place the audit finds 97 % or more, but "
+    assert basis("varied", True).endswith(f"{there}{nearcopies.UNFOUND} (of pasted objects, all copies, the "
+                                          "audit flags 30 of 100 pasted pairs (Paste))")
+    assert basis("varied", False).endswith(f"{there}{nearcopies.UNFOUND}")
+    every = audited(False)
+    every.found.loc["exact"] = 1.0
+    p = params.validate({"inpaint": {"masks": "varied"}})
+    assert "the audit finds all, but copies that were moved" in answer.copied(every, p).basis
+    every.found = every.found.iloc[:0]
+    assert answer.copied(every, p).basis.endswith(f"count as one; {nearcopies.UNFOUND}"), "none was planted"
+    assert nearcopies.UNFOUND in basis("joint", True)
     blind = audited()
     blind.copies.loc["Paste", "either"] = 4
     told = answer.copied(blind, params.validate({"inpaint": {"masks": "varied"}}))
@@ -722,7 +758,7 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
     assert told.basis.endswith("flags 4 of 100 pasted pairs (Paste), not shown to be more than by chance)")
     blind.copies.loc["2-Styled-Paint", "either"] = 30
     assert answer.copied(blind, params.validate({"inpaint": {"masks": "varied"}})).verdict == answer.MORE
-    assert answer.UNFOUND not in basis("own", False)
+    assert nearcopies.UNFOUND not in basis("own", False)
     monkeypatch.setattr(cost, "spent", lambda run: [])
     run = SimpleNamespace(params=params.validate({}), finished={"evaluate": audited()}.get)
     table = keynumbers.table(run)
