@@ -294,7 +294,8 @@ def test_a_run_without_anything_has_a_front_page_too(nano_params: params.Params)
      {"phantoms", "size", "weights", "use"}),
     ({"inpaint", "style", "gan", "evaluate", "segment", "augment"}, "chapters 3 to 7 are",
      {"phantoms", "size", "weights", "use"}),
-    ({"augment"}, "chapter 7 is", {"phantoms", "size", "one", "seeds", "images", "data", "weights", "use"})])
+    ({"augment"}, "chapter 7 is", {"phantoms", "size", "one", "seeds", "images", "data", "weights", "use",
+                                      "weak"})])
 def test_the_front_page_of_a_run_that_was_stopped(nano_run: Run, monkeypatch: pytest.MonkeyPatch,
                                                   lost: set[str], chapters: str, told: set) -> None:
     for part in lost:
@@ -431,7 +432,8 @@ LIMITS = {"phantoms": "phantoms drawn by code", "size": "16 pixels a side", "one
           "two": "2 generators made", "seeds": "needs 3", "few": "3 seeds: too few", "data": "one data set",
           "frames": "Frames of one video", "saw": "drew on all pairs", "weights": "random weights",
           "use": "clinical use", "images": "images, and a verdict needs", "patients": "are of one patient",
-          "pasted": "pasted once for all", "turned": "turned by any angle"}
+          "pasted": "pasted once for all", "weak": "judge the pairs are weak",
+          "turned": "turned by any angle"}
 
 
 @pytest.mark.parametrize(("sections", "generators", "told"), [
@@ -477,6 +479,47 @@ def test_the_smallest_gain_that_can_be_told_is_a_limit_as_new_says_it() -> None:
     assert line.endswith(" Several of these images are of one patient, so the limit is higher.")
     assert not [one for one in limits.of(p) if "from chance" in one]
     assert not [one for one in limits.of(p, {"train"}, tests=limits.Tests(36, "")) if "from chance" in one]
+
+
+def test_weak_networks_are_a_limit_with_what_follows() -> None:
+    def lines(alone: float, unseen: float | None) -> list[str]:
+        found = limits.Tests(36, "", alone=(alone, 14.3), unseen=unseen)
+        return [one for one in limits.of(params.validate({}), tests=found) if " are weak: " in one]
+    assert not lines(0.8, 0.8)
+    assert not lines(0.8, None)
+    networks, judges = lines(0.486, 0.42)
+    assert "on 14 real pairs alone, for 12 epochs, they reach 0.49 in polyp Dice on the test im" in networks
+    assert "real pairs that they have not seen, they reach 0.42 in polyp Dice" in judges
+
+
+def test_how_well_networks_find_real_objects_is_that_of_the_largest_set() -> None:
+    run = sets_of(SIZES)
+    small = run.finished("augment")
+    small.runs = pd.DataFrame({"data_type": ["Real", "Real", "Paste"], "size": [16, 90, 90],
+                               "real_pairs": [12, 71, 70]})
+    dice, pairs = opening._alone(small, "HyperKvasir")
+    assert (round(dice, 1), pairs) == (0.6, 71)
+    assert opening._alone(small, "CVC-ClinicDB") is None
+    real = pd.DataFrame({"agreement": [0.2, 0.6]})
+    scorers = SimpleNamespace(scorers=SimpleNamespace(real=real))
+    assert opening._unseen(SimpleNamespace(finished={"filter": scorers}.get)) == pytest.approx(0.4)
+    assert opening._unseen(SimpleNamespace(finished={"filter": SimpleNamespace(scorers=None)}.get)) is None
+
+
+@pytest.mark.parametrize(("sources", "told"), [
+    (90, "alone, the real pairs are all 90 that models and"), (None, "alone, the real pairs are all 90 that"),
+    (16, "they may do better than the sources.")])
+def test_the_key_numbers_call_all_pairs_no_part_of_them(monkeypatch: pytest.MonkeyPatch, sources: int | None,
+                                                        told: str) -> None:
+    pairs = results({"Real-1": 0.5, "2-Paint-1": 0.3}, tests=("HyperKvasir",))
+    small = SimpleNamespace(images=pairs, runs=pairs, complete=True, tests=[
+        SimpleNamespace(name="HyperKvasir", groups=None, pairs=[])])
+    monkeypatch.setattr(cost, "spent", lambda run: [])
+    run = SimpleNamespace(params=params.validate({"inpaint": {"sources": sources}}),
+                          finished={"segment": small, "data": range(90)}.get)
+    caption = keynumbers.table(run).caption
+    assert told in caption
+    assert ("they may do better than the sources" in caption) == (sources == 16)
 
 
 @pytest.mark.parametrize(("seeds", "told"), [

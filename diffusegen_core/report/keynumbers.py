@@ -45,9 +45,7 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     untried = _untried(run, columns)
     frame = _frame(columns)
     tested = (f" Dice is {captioned(run.params)} on {escaped(on_test(first))}." if first else "")
-    alone = (" For networks trained on one kind of pairs alone, the real pairs are the sources "
-             "that the others were painted or pasted into. Models and pasted objects draw on all pairs of "
-             "the run, so they may do better than the sources." if ALONE in columns else "")
+    alone = f" For networks trained on one kind of pairs alone, {_sources(run)}." if ALONE in columns else ""
     mixed = (" A gain is the difference from training on that many real pairs alone, whose Dice is in the "
              f"first row.{ANEW if ALONE in columns else ''} In the other sets, {mixing(run.params.augment)}"
              f"{_largest(run)}.{untried}"
@@ -59,6 +57,15 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     what = f"Key numbers of this run{'; Dice and differences with 95 % intervals' if first else ''}."
     return show(frame, name, f"{what}{tested}{alone}{mixed}{near}"
                              f"{_audited(run, list(columns.get(COPIES, {})))}")
+
+
+def _sources(run: Run) -> str:
+    """Which the real pairs are where networks learn from one kind of pairs alone, to follow a comma."""
+    pairs, chosen = run.finished("data"), run.params.inpaint.sources
+    if pairs is not None and (chosen is None or chosen >= len(pairs)):
+        return f"the real pairs are all {len(pairs)} that models and pasted objects draw on"
+    return ("the real pairs are the sources that the others were painted or pasted into. Models and pasted "
+            "objects draw on all pairs of the run, so they may do better than the sources")
 
 
 def _largest(run: Run) -> str:

@@ -12,6 +12,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import VARIED
 from diffusegen_core.measures import power
 from diffusegen_core.networks import weights
+from diffusegen_core.report.naming import captioned
 from diffusegen_core.report.rule import (
     LEAST_GENERATORS,
     LEAST_IMAGES,
@@ -24,6 +25,7 @@ from diffusegen_core.report.tables import escaped
 # What the phantoms resemble.
 RESEMBLED = {"phantom": "colonoscopy", "phantom-ultrasound": "ultrasound", "phantom-slices": "CT"}
 POLYP = "polyp"  # the objects for which there are other data sets to test on
+WEAK = 0.7  # a mean Dice below which networks miss so much that they are weak judges
 SUBSET = "subset"  # a value of augment.generator_sees
 
 
@@ -37,6 +39,10 @@ class Tests(NamedTuple):
     """How many of these there are; 0 where all images are apart, or that is not known."""
     own: power.Own | None = None
     """What they show by the spread of the run's own results; None where that is not known."""
+    alone: tuple[float, float] | None = None
+    """The mean Dice there of networks trained on the most real pairs alone, and the mean number of these."""
+    unseen: float | None = None
+    """The mean agreement of the filter's networks with the masks of real pairs that they had not seen."""
 
 
 def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = None,
@@ -141,6 +147,15 @@ def _of_networks(p: Params, seeds: Mapping[str, int], tests: Tests | None) -> It
                f"verdict needs {LEAST_SEEDS} (`segment.seeds`, `augment.seeds`).")
     elif fewest < 2 * LEAST_SEEDS - 1 and not (tests and tests.own):  # else the next limit says how many
         yield f"{networks} were trained with {fewest} seeds: too few to detect small gains."
+    if tests and tests.alone and tests.alone[0] < WEAK:
+        dice, pairs = tests.alone
+        yield (f"The networks that judge the pairs are weak: trained on {pairs:.0f} real pairs alone, for "
+               f"{p.segment.epochs} epochs, they reach {dice:.2f} in {captioned(p)} on the test images. What "
+               "helps or harms such networks need not help or harm better ones.")
+    if tests and tests.unseen is not None and tests.unseen < WEAK:
+        yield (f"The filter's networks are weak: on real pairs that they have not seen, they reach "
+               f"{tests.unseen:.2f} in {captioned(p)}. Where they find nothing at the mask of a painted "
+               "pair, the fault may be theirs.")
     if tests and 0 < tests.groups < power.FEW_GROUPS:
         yield (f"The {tests.images} test images are of {counted(tests.groups, tests.together)}: intervals "
                "for others are wide.")
