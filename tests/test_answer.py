@@ -790,7 +790,7 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
     every = audited(False)
     every.found.loc["exact"] = 1.0
     p = params.validate({"inpaint": {"masks": "varied"}})
-    assert "the audit finds all, but copies that were moved" in answer.copied(every, p).basis
+    assert "the audit finds all, but copies that were moved, turned or" in answer.copied(every, p).basis
     every.found = every.found.iloc[:0]
     assert answer.copied(every, p).basis.endswith(f"count as one; {nearcopies.UNFOUND}"), "none was planted"
     assert nearcopies.UNFOUND in basis("joint", True)
@@ -808,4 +808,4 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
     cells = dict(zip(table.frame["pairs"], table.frame["near-copies (by chance)"], strict=True))
     assert cells["pasted pairs (Paste)"] == "30.0 % (2.0 %)"
     assert "Pasted objects are all copies: their row shows how many of them the audit finds." in table.caption
-    assert "Copies that were moved and turned by any angle may be missed." in table.caption
+    assert "Copies that were moved, turned or scaled may be missed." in table.caption

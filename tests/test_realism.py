@@ -111,14 +111,16 @@ def test_pairs_that_are_not_plainly_unlike_real_ones_have_a_sentence_as_well(aft
     result.equal = pd.concat([result.equal, pasted])
     result.types = [REAL, DataType("Paste"), BEFORE, AFTER]
     told, = realism.others(result)
-    found = "By the figures of chapter 5, pasted pairs (Paste, density 0.90, coverage 0.50, FD 240) and "
-    assert told.startswith(f"{found}painted pairs (1-Paint, density 0.90, coverage 0.50, FD 240)")
+    found = "By the figures of chapter 5, pasted pairs (Paste, density 0.90, coverage 0.50, FD 240)"
+    assert told.startswith(f"{found}{', ' if after[2] > 0.1 else ' and '}painted pairs (1-Paint, density 0.90, "
+                           "coverage 0.50, FD 240)")
     assert "are not plainly unlike real ones (other real pairs: density 1.05, coverage 0.49, FD 180" in told
     assert told.endswith(realism.KEPT)
     every = not list(realism.unlike(result))
     assert ("and painted and styled pairs (1-Styled-Paint, density 0.80" in told) == every
     assert ("density: how densely" in told) == every, "else the sentence before has told"
-    assert realism.told(result).data.endswith(f"\n\n{told}")
+    assert realism.told(result).data.endswith(told.replace("of chapter 5", "above"))
+    assert "of chapter 5" not in realism.told(result).data, "which is the page itself"
     assert told in list(realism.lines(run_of(result)))
     result.types = [REAL, AFTER]
     assert KEPT_ONLY[every] == [realism.KEPT in one for one in realism.others(result)], "all was painted anew"

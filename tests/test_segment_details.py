@@ -101,6 +101,12 @@ def test_detection_counts_lesions_from_half_on(run: SimpleNamespace) -> None:
     row = cells(segment_details.detection(run, replace(result, details=replace(
         result.details, lesions=iou)), BY, "x"))
     assert [mean(row[size]) for size in lesionwise.SIZES] == [1, 1, 1]
+    result = planted(KINDS, ("Phantom",))  # of which images count as independent
+    assert segment_details.FLAT in segment_details.detection(run, result, BY, "x").caption
+    lesions = result.details.lesions
+    apart = lesions.assign(iou=lesions.groupby(["data_type", "image"], sort=False).ngroup() % 2)
+    assert segment_details.FLAT not in segment_details.detection(run, replace(result, details=replace(
+        result.details, lesions=apart)), BY, "x").caption
 
 
 def test_false_alarms_stand_beside_what_was_detected(run: SimpleNamespace) -> None:

@@ -12,7 +12,7 @@ from diffusegen_core.measures import shares
 from diffusegen_core.measures.planted import ZOOMED
 from diffusegen_core.report.naming import named
 
-UNFOUND = "copies that were moved and turned by any angle may be missed"
+UNFOUND = "copies that were moved, turned or scaled may be missed"
 
 
 def hides_copies(p: Params, kinds: Collection[DataType]) -> bool:

@@ -44,7 +44,7 @@ def told(result: Evaluated) -> Markdown | None:
     against = _paragraph([*unlike(result), *(f"{words} Whether networks learn more from them all the same, "
                                              "the first page says." for *_, words in moved(result))])
     text = "\n\n".join([*([against.data] if against else []), *others(result)])
-    return Markdown(text) if text else None
+    return Markdown(text.replace("the figures of chapter 5", "the figures above")) if text else None
 
 
 def styled(result: Styled) -> Markdown | None:
