@@ -112,8 +112,8 @@ def test_pairs_that_are_not_plainly_unlike_real_ones_have_a_sentence_as_well(aft
     result.types = [REAL, DataType("Paste"), BEFORE, AFTER]
     told, = realism.others(result)
     found = "By the figures of chapter 5, pasted pairs (Paste, density 0.90, coverage 0.50, FD 240)"
-    assert told.startswith(f"{found}{', ' if after[2] > 0.1 else ' and '}painted pairs (1-Paint, density 0.90, "
-                           "coverage 0.50, FD 240)")
+    assert told.startswith(f"{found}{', ' if after[2] > 0.1 else ' and '}painted pairs (1-Paint, density "
+                           "0.90, coverage 0.50, FD 240)")
     assert "are not plainly unlike real ones (other real pairs: density 1.05, coverage 0.49, FD 180" in told
     assert told.endswith(realism.KEPT)
     every = not list(realism.unlike(result))

@@ -35,9 +35,9 @@ def seeds_needed(result: Tested, name: str) -> Table:
     test = (f"with a power of {power.POWER:.0%}, by the interval of a verdict, which covers the choice of "
             "test images as well (their standard error is in the table)")
     limit = ("Cautiously: from the upper limit of that deviation, below which the true one lies with a "
-             f"probability of {power.CAUTION:.0%}. With more images: these cannot show such a gain, however "
-             "often training is repeated. So many can, if they are like these; where several are of "
-             "one patient or sequence, they must be of as many times more of these.")
+             f"probability of {power.CAUTION:.0%}. Where a number of images is given, this run's own cannot "
+             "show such a gain, however often training is repeated, and so many like them can; where several "
+             "are of one patient or sequence, there must be as many times more of these.")
     if several:
         text = (f"How many generators would find a gain of {power.GAIN:+} in Dice over Real {test}. From "
                 "the standard deviation of the means of this run's generators, with as many seeds of each as "
