@@ -19,7 +19,7 @@ from diffusegen_core import __version__
 from diffusegen_core.config import params
 from diffusegen_core.data import patients
 from diffusegen_core.data.types import DataType
-from diffusegen_core.measures import shares
+from diffusegen_core.measures import power, shares
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report import (
     answer,
@@ -29,6 +29,7 @@ from diffusegen_core.report import (
     front,
     keynumbers,
     limits,
+    nearcopies,
     opening,
     paperclaims,
     recommendation,
@@ -293,7 +294,8 @@ def test_a_run_without_anything_has_a_front_page_too(nano_params: params.Params)
      {"phantoms", "size", "weights", "use"}),
     ({"inpaint", "style", "gan", "evaluate", "segment", "augment"}, "chapters 3 to 7 are",
      {"phantoms", "size", "weights", "use"}),
-    ({"augment"}, "chapter 7 is", {"phantoms", "size", "one", "seeds", "images", "data", "weights", "use"})])
+    ({"augment"}, "chapter 7 is", {"phantoms", "size", "one", "seeds", "images", "data", "weights", "use",
+                                      "weak"})])
 def test_the_front_page_of_a_run_that_was_stopped(nano_run: Run, monkeypatch: pytest.MonkeyPatch,
                                                   lost: set[str], chapters: str, told: set) -> None:
     for part in lost:
@@ -430,7 +432,8 @@ LIMITS = {"phantoms": "phantoms drawn by code", "size": "16 pixels a side", "one
           "two": "2 generators made", "seeds": "needs 3", "few": "3 seeds: too few", "data": "one data set",
           "frames": "Frames of one video", "saw": "drew on all pairs", "weights": "random weights",
           "use": "clinical use", "images": "images, and a verdict needs", "patients": "are of one patient",
-          "pasted": "pasted once for all", "turned": "turned by any angle"}
+          "pasted": "pasted once for all", "weak": "judge the pairs are weak",
+          "turned": "turned by any angle"}
 
 
 @pytest.mark.parametrize(("sections", "generators", "told"), [
@@ -460,9 +463,15 @@ def test_the_smallest_gain_that_can_be_told_is_a_limit_as_new_says_it() -> None:
     line, = [one for one in limits.of(p, tests=limits.Tests(36, "")) if "from chance" in one]
     assert line == ("Gains in Dice below about 0.14 cannot be told from chance, with 36 test images and 3 "
                     "repetitions.")
-    line, = [one for one in limits.of(p, tests=limits.Tests(36, "patient", 9, 0.07)) if "from chance" in one]
+    line, = [one for one in limits.of(p, tests=limits.Tests(
+        36, "patient", 9, power.Own(0.07, 3, 1.0, 8))) if "from chance" in one]
     assert line.startswith("Gains in Dice below about 0.07 cannot"), "by the run's own spread"
     assert "so the limit is higher" not in line
+    assert "would take 8 repetitions" in line
+    own = limits.Tests(36, "", 0, power.Own(0.07, 3, 1.0, 8))
+    assert not [one for one in limits.of(p, tests=own) if "too few to detect" in one], "said with numbers"
+    five = params.validate({"segment": {"seeds": 3}, "augment": {"seeds": 5}})
+    assert [one for one in limits.of(five, tests=own) if "5 repetitions" in one], "the spread is of chapter 7"
     few, = [one for one in limits.of(p, tests=limits.Tests(36, "patient", 9)) if " are of 9 " in one]
     assert few == "The 36 test images are of 9 patients: intervals for others are wide."
     assert not [one for one in limits.of(p, tests=limits.Tests(36, "patient", 12)) if " are of 12 " in one]
@@ -470,6 +479,47 @@ def test_the_smallest_gain_that_can_be_told_is_a_limit_as_new_says_it() -> None:
     assert line.endswith(" Several of these images are of one patient, so the limit is higher.")
     assert not [one for one in limits.of(p) if "from chance" in one]
     assert not [one for one in limits.of(p, {"train"}, tests=limits.Tests(36, "")) if "from chance" in one]
+
+
+def test_weak_networks_are_a_limit_with_what_follows() -> None:
+    def lines(alone: float, unseen: float | None) -> list[str]:
+        found = limits.Tests(36, "", alone=(alone, 14.3), unseen=unseen)
+        return [one for one in limits.of(params.validate({}), tests=found) if " are weak: " in one]
+    assert not lines(0.8, 0.8)
+    assert not lines(0.8, None)
+    networks, judges = lines(0.486, 0.42)
+    assert "on 14 real pairs alone, for 12 epochs, they reach 0.49 in polyp Dice on the test im" in networks
+    assert "real pairs that they have not seen, they reach 0.42 in polyp Dice" in judges
+
+
+def test_how_well_networks_find_real_objects_is_that_of_the_largest_set() -> None:
+    run = sets_of(SIZES)
+    small = run.finished("augment")
+    small.runs = pd.DataFrame({"data_type": ["Real", "Real", "Paste"], "size": [16, 90, 90],
+                               "real_pairs": [12, 71, 70]})
+    dice, pairs = opening._alone(small, "HyperKvasir")
+    assert (round(dice, 1), pairs) == (0.6, 71)
+    assert opening._alone(small, "CVC-ClinicDB") is None
+    real = pd.DataFrame({"agreement": [0.2, 0.6]})
+    scorers = SimpleNamespace(scorers=SimpleNamespace(real=real))
+    assert opening._unseen(SimpleNamespace(finished={"filter": scorers}.get)) == pytest.approx(0.4)
+    assert opening._unseen(SimpleNamespace(finished={"filter": SimpleNamespace(scorers=None)}.get)) is None
+
+
+@pytest.mark.parametrize(("sources", "told"), [
+    (90, "alone, the real pairs are all 90 that models and"), (None, "alone, the real pairs are all 90 that"),
+    (16, "they may do better than the sources.")])
+def test_the_key_numbers_call_all_pairs_no_part_of_them(monkeypatch: pytest.MonkeyPatch, sources: int | None,
+                                                        told: str) -> None:
+    pairs = results({"Real-1": 0.5, "2-Paint-1": 0.3}, tests=("HyperKvasir",))
+    small = SimpleNamespace(images=pairs, runs=pairs, complete=True, tests=[
+        SimpleNamespace(name="HyperKvasir", groups=None, pairs=[])])
+    monkeypatch.setattr(cost, "spent", lambda run: [])
+    run = SimpleNamespace(params=params.validate({"inpaint": {"sources": sources}}),
+                          finished={"segment": small, "data": range(90)}.get)
+    caption = keynumbers.table(run).caption
+    assert told in caption
+    assert ("they may do better than the sources" in caption) == (sources == 16)
 
 
 @pytest.mark.parametrize(("seeds", "told"), [
@@ -609,6 +659,29 @@ def test_each_further_painted_type_that_was_tried_has_a_verdict(monkeypatch: pyt
     assert (first, second) == ("Better than real pairs alone?", "And painted pairs (2-Paint)?")
     assert told[1].verdict == "worse than real pairs alone, for these pairs"
     assert told[1].basis.startswith("training on 90 real pairs, with 3 painted pairs (2-Paint) added")
+    assert told[2].question == "Does pasting help?"
+
+
+@pytest.mark.parametrize(("at_90", "told"), [
+    (0.7, "better than real pairs alone, for these pasted pairs"),
+    (0.5, "worse than real pairs alone, for these pasted pairs"),
+    (0.6, "no difference that matters, for these pasted pairs")])
+@pytest.mark.parametrize("painted", [True, False])
+def test_whether_pasting_helps_is_answered_of_the_largest_set(
+        monkeypatch: pytest.MonkeyPatch, at_90: float, told: str, painted: bool) -> None:
+    means = {name: mean for name, mean in SIZES.items() if painted or "Paint" not in name}
+    run = sets_of({**means, "Paste/90/3": at_90}, augment={"rule": "add"})
+    monkeypatch.setattr(answer, "spent", lambda run: None)
+    monkeypatch.setattr(answer, "missing", lambda *told: ())
+    one, = [one for one in answer.questions(run, []) if one.question == "Does pasting help?"]
+    assert one.verdict == told
+    assert one.basis.startswith("training on 90 real pairs, with 3 pasted pairs (Paste) added for each of ")
+    assert " with fewer real pairs" in one.basis or "same verdict on both" in one.basis
+    caption = answer.table(run, verdicts=[]).caption
+    assert "paired 95 % intervals" in caption
+    assert "choose the best epoch" in caption
+    monkeypatch.setattr(run, "finished", {}.get)
+    assert not answer.questions(run, []), "where nothing was tried"
 
 
 def test_what_networks_on_pairs_alone_say_of_pasting_stands_beside_the_largest_set() -> None:
@@ -617,8 +690,11 @@ def test_what_networks_on_pairs_alone_say_of_pasting_stands_beside_the_largest_s
     smaller = verdict(-0.06, -0.02, claim=paperclaims.PASTING)
     one = answer.compared("pasting", [alone, smaller], PLAIN, sized)
     assert one.verdict == "better than pasting, for these pairs"
-    assert ("; the other comparisons: 1 worse than pasting when training on such pairs alone (" in one.basis
-            ), "the smaller one is in `sized`"
+    assert ("; the other comparisons: 1 worse than pasting when training on such pairs alone, without any "
+            "real ones (" in one.basis), "the smaller one is in `sized`"
+    same = answer.compared("pasting", [replace(alone, verdict=rule.SUPPORTED)], PLAIN, sized)
+    assert ("; the same verdict on both comparisons, 1 of them when training on such pairs alone, without "
+            "any real ones (" in same.basis)
     small = replace(alone, chapter="augment", claim=paperclaims.PARTLY)
     both = answer.compared("the GAN", [replace(small, verdict=UNDECIDED), alone, small], PLAIN)
     assert both.verdict == "worse than the GAN in 2 of 3 comparisons, for these pairs"
@@ -685,7 +761,9 @@ def audited(pasted: bool = True) -> SimpleNamespace:
     table = pd.DataFrame([{"models": "a", "training pairs": 9, "held-out pairs": 8, "area": 0.5, "low": 0.4,
                            "high": 0.6}])
     equal = pd.DataFrame({"metric": ["FD"], "data type": ["2-Styled-Paint"], "value": [1.0]})
-    return SimpleNamespace(types=kinds, audit=audit, membership=SimpleNamespace(table=table),
+    found = pd.DataFrame({kind.name: [0.97, 1.0, 0.5] for kind in kinds},
+                         index=["exact", "mirrored", "zoomed by 10%"])
+    return SimpleNamespace(types=kinds, audit=audit, found=found, membership=SimpleNamespace(table=table),
                            metrics=SimpleNamespace(frechet="FD"), equal=equal,
                            copies=pd.DataFrame({kind.name: {**row, "either": 30 if kind.is_pasted else 3}
                                                 for kind in kinds}).T)
@@ -705,10 +783,17 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
         monkeypatch: pytest.MonkeyPatch) -> None:
     def basis(masks: str, pasted: bool) -> str:
         return answer.copied(audited(pasted), params.validate({"inpaint": {"masks": masks}})).basis
-    assert basis("varied", True).endswith(f"; {answer.UNFOUND} (of pasted objects, all copies, the audit "
-                                          "flags 30 of 100 pasted pairs (Paste))")
-    assert basis("varied", False).endswith(f"; {answer.UNFOUND}")
-    assert answer.UNFOUND in basis("joint", True)
+    there = "; of copies planted at their own place the audit finds 97 % or more, but "
+    assert basis("varied", True).endswith(f"{there}{nearcopies.UNFOUND} (of pasted objects, all copies, the "
+                                          "audit flags 30 of 100 pasted pairs (Paste))")
+    assert basis("varied", False).endswith(f"{there}{nearcopies.UNFOUND}")
+    every = audited(False)
+    every.found.loc["exact"] = 1.0
+    p = params.validate({"inpaint": {"masks": "varied"}})
+    assert "the audit finds all, but copies that were moved, turned or" in answer.copied(every, p).basis
+    every.found = every.found.iloc[:0]
+    assert answer.copied(every, p).basis.endswith(f"count as one; {nearcopies.UNFOUND}"), "none was planted"
+    assert nearcopies.UNFOUND in basis("joint", True)
     blind = audited()
     blind.copies.loc["Paste", "either"] = 4
     told = answer.copied(blind, params.validate({"inpaint": {"masks": "varied"}}))
@@ -716,11 +801,11 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
     assert told.basis.endswith("flags 4 of 100 pasted pairs (Paste), not shown to be more than by chance)")
     blind.copies.loc["2-Styled-Paint", "either"] = 30
     assert answer.copied(blind, params.validate({"inpaint": {"masks": "varied"}})).verdict == answer.MORE
-    assert answer.UNFOUND not in basis("own", False)
+    assert nearcopies.UNFOUND not in basis("own", False)
     monkeypatch.setattr(cost, "spent", lambda run: [])
     run = SimpleNamespace(params=params.validate({}), finished={"evaluate": audited()}.get)
     table = keynumbers.table(run)
     cells = dict(zip(table.frame["pairs"], table.frame["near-copies (by chance)"], strict=True))
     assert cells["pasted pairs (Paste)"] == "30.0 % (2.0 %)"
     assert "Pasted objects are all copies: their row shows how many of them the audit finds." in table.caption
-    assert "Copies that were moved and turned by any angle may be missed." in table.caption
+    assert "Copies that were moved, turned or scaled may be missed." in table.caption

@@ -47,11 +47,29 @@ def test_no_spread_and_too_much():
 def test_test_images_need_more_seeds_and_too_few_of_them_cannot_be_made_up_for():
     none, some, more = (power.needed(power.Error(error), 0.02) for error in (0.0, 0.014, 0.017))
     assert none < some < more
-    assert power.suffice(power.Error(0.017))
+    assert power.plan(power.Error(0.017), 0.02) == (1.0, more)
     assert power.smallest(power.Error(0.017), 0.02, power.needed(power.Error(0.017), 0.02)) <= 0.05
     assert power.needed(power.Error(0.019), 0.02) is None
-    assert not power.suffice(power.Error(0.019))
-    assert power.suffice(power.Error(0.0))
+    times, count = power.plan(power.Error(0.019), 0.02)
+    assert times > 1
+    assert power.smallest(power.Error(0.019 / np.sqrt(times)), 0.02, count) <= 0.05
+    assert power.plan(power.Error(0.0), 0.02) == (1.0, none)
+
+
+@pytest.mark.parametrize(("own", "told"), [
+    (power.Own(0.24, 3, 3.9, 80), " A gain of 0.05 would take more of both: 78 test images and 80 "
+     "repetitions, for example (by the cautious estimate of chapter 7)."),
+    (power.Own(0.08, 3, 1.0, 12), " A gain of 0.05 would take 12 repetitions: more than this run has; its "
+     "test images are enough (by"),
+    (power.Own(0.08, 30, 2.2, 21), " A gain of 0.05 would take 44 test images: more than this run has; its "
+     "repetitions are enough (by"),
+    (power.Own(0.5, 3, 1.0, None), " A gain of 0.05 would take more than 1000 repetitions: more than this"),
+    (power.Own(0.03, 5, 1.0, 4), "")])
+def test_what_a_gain_takes_is_said_with_what_is_lacking(own: power.Own, told: str):
+    _, found, said = power.limit(own.repeats, 20, 1, own=own).partition("repetitions.")
+    assert found
+    assert said.startswith(told)
+    assert bool(said) == bool(told)
 
 
 def test_the_deviation_and_its_limit():

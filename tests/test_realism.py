@@ -45,16 +45,18 @@ def planted(before: float, after: float) -> dict[str, float]:
     return {"1-Paint-3": before, "1-Styled-Paint-3": after, "1-Paint-1": 0.9, "1-Styled-Paint-1": 0.9}
 
 
+KEPT_ONLY = {True: [False], False: []}
 HARMED = evaluated([240, 0.94, 0.9, 0.5], [477, 0.25, 0.8, 0.4])
 FARTHER = ("1-Styled-Paint lies farther from real pairs than 1-Paint (FD 477 instead of 240; precision 0.25 "
            "instead of 0.94). ")
 
 
 @pytest.mark.parametrize(("means", "more", "words"), [
-    (planted(0.483, 0.343), {}, r"Networks that were trained on them alone learned less, too \(chapter 6, "
-     r"styled minus unstyled: -0\.\d+ \S+ \S+ in polyp Dice\), so the unstyled ones, 1-Paint, are the better "
-     r"choice\."),
-    (planted(0.26, 0.53), {}, r"Yet networks that were trained on them alone learned more from them \(.*"),
+    (planted(0.483, 0.343), {}, r"Networks that were trained on one kind alone learned less from "
+     r"1-Styled-Paint, too \(chapter 6, styled minus unstyled: -0\.\d+ \S+ \S+ in polyp Dice\), so the "
+     r"unstyled ones, 1-Paint, are the better choice\."),
+    (planted(0.26, 0.53), {}, r"Yet networks that were trained on one kind alone learned more from "
+     r"1-Styled-Paint \(.*"),
     (planted(0.483, 0.483), {}, r"Networks learned the same from both \(.*\), so styling was not needed\."),
     (planted(0.483, 0.473), {"noise": 0.2}, r"From which of the two networks learn more is undecided \(.*"),
     (planted(0.26, 0.53), {"images": 12},
@@ -96,10 +98,33 @@ def test_pairs_that_plainly_do_not_look_real_are_named() -> None:
     result = evaluated([240, 0.9, 0.9, 0.5], [477, 0.1, 0.02, 0.1], [180, 0.7, 1.05, 0.49])
     told, = realism.unlike(result)
     assert told == ("Painted and styled pairs (1-Styled-Paint) do not look like real ones by the figures of "
-                    "chapter 5: how densely real pairs surround them (density), 0.02 instead of 1.05, and "
-                    "the share of real pairs that have one nearby (coverage), 0.10 instead of 0.49, which "
-                    "other real pairs reach.")
+                    "chapter 5: how densely real pairs surround them (density) is 0.02 and the share of real "
+                    "pairs that have one nearby (coverage) is 0.10, where other real pairs reach 1.05 and "
+                    "0.49.")
     assert not list(realism.unlike(HARMED)), "nothing is held out, so nothing is known"
+
+
+@pytest.mark.parametrize("after", [[477, 0.1, 0.02, 0.1], [477, 0.1, 0.8, 0.4]], ids=["unlike", "like"])
+def test_pairs_that_are_not_plainly_unlike_real_ones_have_a_sentence_as_well(after: list[float]) -> None:
+    result = evaluated([240, 0.9, 0.9, 0.5], after, [180, 0.7, 1.05, 0.49])
+    pasted = result.equal[result.equal["data type"] == BEFORE.name].assign(**{"data type": "Paste"})
+    result.equal = pd.concat([result.equal, pasted])
+    result.types = [REAL, DataType("Paste"), BEFORE, AFTER]
+    told, = realism.others(result)
+    found = "By the figures of chapter 5, pasted pairs (Paste, density 0.90, coverage 0.50, FD 240)"
+    assert told.startswith(f"{found}{', ' if after[2] > 0.1 else ' and '}painted pairs (1-Paint, density "
+                           "0.90, coverage 0.50, FD 240)")
+    assert "are not plainly unlike real ones (other real pairs: density 1.05, coverage 0.49, FD 180" in told
+    assert told.endswith(realism.KEPT)
+    every = not list(realism.unlike(result))
+    assert ("and painted and styled pairs (1-Styled-Paint, density 0.80" in told) == every
+    assert ("density: how densely" in told) == every, "else the sentence before has told"
+    assert realism.told(result).data.endswith(told.replace("of chapter 5", "above"))
+    assert "of chapter 5" not in realism.told(result).data, "which is the page itself"
+    assert told in list(realism.lines(run_of(result)))
+    result.types = [REAL, AFTER]
+    assert KEPT_ONLY[every] == [realism.KEPT in one for one in realism.others(result)], "all was painted anew"
+    assert not list(realism.others(HARMED)), "nothing is held out, so nothing is known"
 
 
 def test_a_border_that_became_more_visible_is_told() -> None:

@@ -101,6 +101,12 @@ def test_detection_counts_lesions_from_half_on(run: SimpleNamespace) -> None:
     row = cells(segment_details.detection(run, replace(result, details=replace(
         result.details, lesions=iou)), BY, "x"))
     assert [mean(row[size]) for size in lesionwise.SIZES] == [1, 1, 1]
+    result = planted(KINDS, ("Phantom",))  # of which images count as independent
+    assert segment_details.FLAT in segment_details.detection(run, result, BY, "x").caption
+    lesions = result.details.lesions
+    apart = lesions.assign(iou=lesions.groupby(["data_type", "image"], sort=False).ngroup() % 2)
+    assert segment_details.FLAT not in segment_details.detection(run, replace(result, details=replace(
+        result.details, lesions=apart)), BY, "x").caption
 
 
 def test_false_alarms_stand_beside_what_was_detected(run: SimpleNamespace) -> None:
@@ -200,7 +206,13 @@ def test_too_few_test_images_cannot_be_made_up_for_by_seeds() -> None:
     images.loc[images["data_type"] == "2-Diff", "dice"] += 0.2 * (images["image"].map("abcdef".index) % 2)
     row = cells(detectable.seeds_needed(replace(result, images=images), "x"), "2-Diff")
     assert row["error by test images"] == f"{np.std([0, 0.2] * 3, ddof=1) / np.sqrt(6):.4f}"
-    assert row["seeds needed"] == row["seeds needed, cautiously"] == "more images"
+    of_images = power.Error(np.std([0, 0.2] * 3, ddof=1) / np.sqrt(6))
+    times, needed = power.plan(of_images, 0.05)
+    assert row["seeds needed"] == f"{needed} with {np.ceil(6 * times):.0f} images"
+    assert int(row["seeds needed, cautiously"].split(" with ")[0]) > needed
+    own = detectable.own(replace(result, images=images))
+    assert (own.repeats, own.times) == (3, pytest.approx(times)), "the first page says the same"
+    assert f"{own.needed} with " in row["seeds needed, cautiously"]
     paired = {name: str(i // 2) for i, name in enumerate("abcdef")}
     together = SimpleNamespace(name="Phantom", groups=SimpleNamespace(of=paired), pairs=None)
     row = cells(detectable.seeds_needed(replace(result, images=images, tests=[together]), "x"), "2-Diff")
@@ -213,10 +225,10 @@ def test_the_smallest_gain_is_that_of_the_comparison_that_the_advice_is_about() 
     images = result.images.copy()
     other = (images["size"] == 2) & (images["data_type"] == "2-Diff") & (images["seed"] == 2)
     images.loc[other, "dice"] += 0.3
-    found = detectable.smallest(replace(result, images=images))
-    assert found == pytest.approx(power.smallest(power.Error(0.0), 0.05, 3)), "gains of 0.05, 0.10 and 0.15"
-    assert detectable.smallest(planted(GRID, seeds=1)) is None
-    assert detectable.smallest(planted(GRID[:1])) is None
+    found = detectable.own(replace(result, images=images))
+    assert found.gain == pytest.approx(power.smallest(power.Error(0.0), 0.05, 3)), "of 0.05, 0.10 and 0.15"
+    assert detectable.own(planted(GRID, seeds=1)) is None
+    assert detectable.own(planted(GRID[:1])) is None
 
 
 def test_the_generators_that_a_gain_needs_where_several_made_the_pairs() -> None:

@@ -13,7 +13,7 @@ from diffusegen_core.config.params import Params
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.exports import remarks
 from diffusegen_core.exports.cases import NOT_AUDITED, TEST, ExportSet
-from diffusegen_core.report import answer, naming, opening, tables
+from diffusegen_core.report import answer, naming, nearcopies, opening, tables
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.run import Run
 
@@ -207,8 +207,8 @@ def _copies(chosen: ExportSet) -> str:
         mine = mine[mine != NOT_AUDITED]
         rows.append([kind.name, str(int((mine != "no").sum())), str(len(mine)),
                      "not known" if isnan(chance) else f"{chance:.1%}"])
-    unfound = (f" {naming.sentence(answer.UNFOUND)}. Pasted pairs all show real objects."
-               if answer.hides_copies(chosen.run.params, chosen.sets) else "")
+    unfound = (f" {naming.sentence(nearcopies.UNFOUND)}. Pasted pairs all show real objects."
+               if nearcopies.hides_copies(chosen.run.params, chosen.sets) else "")
     return (table(["data type", "near-copies", "pairs audited", "flagged by chance"], rows) +
             "\n\nA near-copy is nearer to one training image than its distances to others explain, in pixels "
             "or in features. The last column is the share flagged among fillings that no model can "

@@ -15,6 +15,7 @@ from diffusegen_core.config.sections import FULL_SIZE
 from diffusegen_core.data import seamless
 
 ZOOM = 1.1  # the magnification of a planted copy that is zoomed
+ZOOMED = f"zoomed by {ZOOM - 1:.0%}"
 # OpenCV erodes a mask three times before it clones, which at 64 px would leave the rim of the old lesion. So
 # cloning is done at 256 px, and with a margin, because OpenCV refuses masks that reach the border.
 MARGIN = 8
@@ -39,7 +40,7 @@ DISGUISES: dict[str, Disguise] = {
     "rotated by 90°": lambda images: np.rot90(images, 1, (-2, -1)),
     "rotated by 180°": lambda images: np.rot90(images, 2, (-2, -1)),
     "rotated by 270°": lambda images: np.rot90(images, 3, (-2, -1)),
-    f"zoomed by {ZOOM - 1:.0%}": _zoomed,
+    ZOOMED: _zoomed,
 }
 
 

@@ -5,6 +5,7 @@ the test images. Without that, it is the paired t-test's.
 """
 
 from collections.abc import Sequence
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -94,19 +95,41 @@ def needed(images: Error, spread: float, gain: float = GAIN) -> int | None:
     return high
 
 
-def suffice(images: Error, gain: float = GAIN) -> bool:
-    """Whether so many test images could detect a gain with POWER, were there seeds without end."""
-    limit = images.stretch * ndtri(1 - ALPHA / 2)
-    return not images.error or bool(ndtr(gain / images.error - limit) >= POWER)
+def plan(images: Error, spread: float, gain: float = GAIN) -> tuple[float, int | None]:
+    """How many times as many test images detect a gain, and with how many seeds or generators, as `needed`.
 
-
-def limit(seeds: int, images: int, generators: int, together: str = "", own: float | None = None) -> str:
-    """The gain that a run of so many seeds and test images will not detect, a sentence; "" with one seed.
-
-    `together`: what several of the images are of one of, as "patient"; "" where each is of another. `own`:
-    the gain by the run's own spread, which knows of this; None before there is any.
+    1.0 where the present images can. Where no number of seeds makes up for their error, it is twice the least
+    that could, were there seeds without end: that few would take far too many. Groups of images have to
+    become as many times more.
     """
-    gain = visible(seeds, images, generators) if own is None else own
+    limit = images.stretch * ndtri(1 - ALPHA / 2) + ndtri(POWER)
+    times, count = 2 * (images.error * limit / gain) ** 2, needed(images, spread, gain)
+    if count is not None or times <= 1:
+        return 1.0, count
+    return times, needed(Error(images.error / np.sqrt(times), images.stretch), spread, gain)
+
+
+class Own(NamedTuple):
+    """What a run's own spread says."""
+
+    gain: float
+    """The least gain that it detects with POWER."""
+    repeats: int
+    """How many seeds or generators it has."""
+    times: float
+    """How many times as many test images a gain of GAIN takes."""
+    needed: int | None
+    """With how many seeds or generators, cautiously; None for more than MOST."""
+
+
+def limit(seeds: int, images: int, generators: int, together: str = "", own: Own | None = None) -> str:
+    """The gain that a run of so many seeds and test images will not detect, and by its `own` spread what a
+    gain of GAIN would take, as sentences; "" with one seed.
+
+    `together`: what several of the images are of one of, as "patient"; "" where each is of another. `own`
+    knows of this; None before a run has any spread.
+    """
+    gain = visible(seeds, images, generators) if own is None else own.gain
     if not np.isfinite(gain):
         return ""
     pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
@@ -114,7 +137,21 @@ def limit(seeds: int, images: int, generators: int, together: str = "", own: flo
                if together and own is None else "")
     spread = " by the spread of this run's own results" if own is not None else ""
     return (f"Gains in Dice below about {gain:.2f} cannot be told from chance{spread}, with "
-            f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{several}")
+            f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{several}"
+            f"{_takes(own, images, 'generator' if generators > 1 else 'repetition') if own else ''}")
+
+
+def _takes(own: Own, images: int, unit: str) -> str:
+    """What a gain of GAIN would take, and what of it is lacking, a sentence; "" where that is nothing."""
+    more_of = own.needed is None or own.needed > own.repeats
+    count = f"more than {MOST} {unit}s" if own.needed is None else f"{counted(own.needed, unit)}"
+    least = f"{ceil(own.times * images)} test images"
+    if own.times <= 1:
+        took = f"{count}: more than this run has; its test images are enough" if more_of else ""
+    else:
+        took = (f"more of both: {least} and {count}, for example" if more_of else
+                f"{least}: more than this run has; its {unit}s are enough")
+    return f" A gain of {GAIN:g} would take {took} (by the cautious estimate of chapter 7)." if took else ""
 
 
 def generators_of(seeds: int, generators: int, sees: str) -> int:

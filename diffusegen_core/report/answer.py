@@ -16,9 +16,9 @@ from scipy.special import ndtri
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import counted, duration
-from diffusegen_core.data.types import GAN, VARIED, DataType
+from diffusegen_core.data.types import GAN, DataType
 from diffusegen_core.measures import shares
-from diffusegen_core.report import claims, cost, paperclaims, recommendation, rule, unfinished
+from diffusegen_core.report import claims, cost, nearcopies, paperclaims, recommendation, rule, unfinished
 from diffusegen_core.report.evaluate_tables import LARGER, differ
 from diffusegen_core.report.naming import dice_of, in_sets, named, on_test
 from diffusegen_core.report.paperclaims import Claim
@@ -47,14 +47,14 @@ ASKED: dict[str, tuple[Claim, ...]] = {
     PASTING: (paperclaims.PASTING,),
     "the GAN": (paperclaims.SYNTHETIC, paperclaims.TRANSFER, paperclaims.PARTLY),
 }
+PASTED = "Does pasting help?"
 COPIES, MEMORY, COST = "Are they copies?", "Do the models remember?", "What do they cost?"
 COST_ALONE = "What the pairs of this run cost."  # the caption where nothing else was answered
 MORE, NO_MORE = "more than by chance", "no more than by chance"
 REMEMBERED, FORGOTTEN = "a sign of memory", "hardly, if at all"
 CANNOT_TELL = "this test cannot tell"
 NO_MATTER = "no difference that matters"
-UNFOUND = "copies that were moved and turned by any angle may be missed"
-ALONE_ON_THEM = "when training on such pairs alone"  # in chapter 6
+ALONE_ON_THEM = "when training on such pairs alone, without any real ones"  # in chapter 6
 LITTLE = 0.6  # an area under the ROC curve below this, and above the opposite, is hardly better than guessing
 
 
@@ -75,47 +75,40 @@ class Answer:
 
 
 def questions(run: Run, verdicts: list[Verdict] | None = None) -> list[Answer]:
-    """Every question that the run can answer, with its answer, in the order of ASKED, COPIES, MEMORY, COST.
+    """Every question that the run can answer, with its answer, first those on the real pairs
+    alone, then the other ASKED, COPIES, MEMORY, COST.
 
     `verdicts` are those of `claims.of`; without them they are computed anew, which takes seconds.
     """
     told = claims.of(run) if verdicts is None else verdicts
-    result, p, sized = run.finished("evaluate"), run.params, _by_size(run)
+    result, p, found = run.finished("evaluate"), run.params, _by_size(run)
+    sized = {ALONE: [one.painting for one in found if one.painting],
+             PASTING: [one.better for one in found if one.better]}
     alone, *others = (compared(other, [one for one in told if one.claim in asked], p, sized.get(other, []))
                       for other, asked in ASKED.items())
-    answers = [alone, *_others_helped(run), *others,
+    further = [(f"And {named(kind)}?", compared(ALONE, [one], p)) for one_size in found[:1]
+               for kind, one in one_size.others]
+    pasted = PASTED, compared(ALONE, [], p, [one.pasting for one in found if one.pasting])
+    answers = [alone, *(replace(one, question=asked) for asked, one in [*further, pasted] if one), *others,
                *([copied(result, p), remembered(result, p)] if result else []), spent(run)]
     return [one for one in answers if one]
 
 
-def _by_size(run: Run) -> dict[str, list[Verdict]]:
-    """Chapter 7's verdicts on painted pairs against real ones alone and against pasted ones, the largest set
-    of real pairs first. The paper's claim stops at 64 real pairs; a reader's question does not."""
+def _by_size(run: Run) -> list[recommendation.Findings]:
+    """Chapter 7's verdicts on painted and pasted pairs, of the largest set of real pairs first. The paper's
+    claim stops at 64 real pairs; a reader's question does not."""
     result = run.finished("augment")
     if result is None or not recommendation.tested(result):
-        return {}
+        return []
     sizes = sorted(map(int, result.images["size"].unique()), reverse=True)
-    found = [recommendation.findings(result, size, run.params) for size in sizes]
-    return {ALONE: [one.painting for one in found if one.painting],
-            PASTING: [one.better for one in found if one.better]}
-
-
-def _others_helped(run: Run) -> Iterator[Answer]:
-    """Whether each further painted type that chapter 7 tried is better than the largest set of real pairs."""
-    result, p = run.finished("augment"), run.params
-    if result is None or not recommendation.tested(result):
-        return
-    size = int(result.images["size"].max())
-    for kind, verdict in recommendation.findings(result, size, p).others:
-        if (one := compared(ALONE, [verdict], p)) is not None:
-            yield replace(one, question=f"And {named(kind)}?")
+    return [recommendation.findings(result, size, run.params) for size in sizes]
 
 
 def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | None = None) -> Table:
     """The questions and answers of a run."""
     answers = questions(run, verdicts)
     mixed = (in_sets(run.params.augment, run.params.segment.validation)
-             if better_than(ALONE) in [one.question for one in answers] else "")
+             if {better_than(ALONE), PASTED} & {one.question for one in answers} else "")
     missed = " ".join(missing(run, [one.question for one in answers]))
     rows = [(one.question, one.verdict, one.basis) for one in answers] or [
         ("All questions", NOT_MADE, "The run has made nothing yet that answers any.")]
@@ -128,7 +121,7 @@ def _about(questions: Collection[str]) -> str:
     """What a table with answers to these questions holds, in a sentence."""
     if set(questions) == {COST}:
         return COST_ALONE
-    compared = {better_than(other) for other in ASKED} & set(questions)
+    compared = {PASTED, *map(better_than, ASKED)} & set(questions)
     return ("What this run found, computed from its results by the rule of chapter 8"
             f"{'; differences with paired 95 % intervals' if compared else ''}.")
 
@@ -181,10 +174,12 @@ def _others(judged: Sequence[Verdict], first: Verdict, beside: Sequence[Verdict]
         return ""
     span = _between([one.difference for one in judged if one.claim.measure == first.claim.measure],
                     first.claim.digits)
+    several = len({one.chapter for one in judged}) > 1
     if len({one.verdict for one in judged}) == 1:
         every = "both" if len(judged) == 2 else f"all {len(judged)}"
-        return f"; the same verdict on {every} comparisons{span}"
-    several = len({one.chapter for one in judged}) > 1
+        alone = sum(one.chapter == "segment" for one in judged)
+        how = f", {alone} of them {ALONE_ON_THEM}" if several else ""
+        return f"; the same verdict on {every} comparisons{how}{span}"
     small = "with fewer real pairs" if sized else "in small sets of real pairs"
     places = {"segment": ALONE_ON_THEM if several else "", "augment": small if several or sized else ""}
     told = Counter((one.verdict, places.get(one.chapter, "")) for one in beside)
@@ -217,7 +212,7 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
     the most suspect painted type: first one whose interval of the difference lies above 0, then the one with
     the larger difference, and of equal ones that with the larger share. An audit that does not find pasted
     objects either cannot clear painted ones. None where no painted pair was judged."""
-    counts = {one: flagged(result.copies.loc[one.name]) for one in result.types if one.is_painted}
+    counts = {one: nearcopies.flagged(result.copies.loc[one.name]) for one in result.types if one.is_painted}
     judged = {one: told for one, told in counts.items() if told}
     if not judged:
         return None
@@ -233,55 +228,18 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
     low, high = apart[kind]
     hits, images, chance, null = judged[kind]
     verdict = (TOO_LITTLE if min(images, null) < LEAST_IMAGES else MORE if low > 0 else
-               CANNOT_TELL if _blind(result, p) else NO_MORE if high < SMALLEST else UNDECIDED)
+               CANNOT_TELL if nearcopies.blind(result, p) else NO_MORE if high < SMALLEST else UNDECIDED)
     more = f"; the most suspect of {len(judged)} painted types" if len(judged) > 1 else ""
     return Answer(COPIES, verdict, (
         f"{hits} of {images} {named(kind)} are flagged as near-copies ({hits / images:.1%}), "
         f"and {chance} of {null} images filled with an object that no model has seen ({chance / null:.1%}): "
         f"a difference of {hits / images - chance / null:+.1%} [{low:+.1%}, {high:+.1%}] if the pairs of a "
-        f"source count as one{more}{of_first(p)}{_unfound(result, p)}").replace("%", " %"))
+        f"source count as one{more}{of_first(p)}{nearcopies.unfound(result, p, kind)}").replace("%", " %"))
 
 
 def of_first(p: Params) -> str:
     """The end of a basis, which says that chapter 5 judges the first of several generators; "" for one."""
     return f"; for the first of {p.generators} generators" if p.generators > 1 else ""
-
-
-def hides_copies(p: Params, kinds: Collection[DataType]) -> bool:
-    """Whether pairs of these types show objects so transformed that the audit may not recognise copies."""
-    return any(kind.is_pasted or (kind.is_painted and p.inpaint.masks == VARIED) for kind in kinds)
-
-
-def _unfound(result: Evaluated, p: Params) -> str:
-    """Which copies the audit may miss, and how many of the pasted pairs, which all are copies, it flags; ""
-    where no type hides copies."""
-    if not hides_copies(p, result.types):
-        return ""
-    told = ", ".join(f"{counts[0]} of {counts[1]} {named(kind)}" for kind, counts in _pasted(result).items())
-    vain = ", not shown to be more than by chance" if _blind(result, p) else ""
-    return f"; {UNFOUND}{f' (of pasted objects, all copies, the audit flags {told}{vain})' if told else ''}"
-
-
-def _blind(result: Evaluated, p: Params) -> bool:
-    """Whether nothing shows that the audit flags pasted pairs, all of them copies, more than by chance."""
-    sources = result.audit.groupby("data type")["source"].nunique()
-    lows = [shares.difference(hits, images, chance, null, images / sources[kind.name])[0]
-            for kind, (hits, images, chance, null) in _pasted(result).items()]
-    return hides_copies(p, result.types) and bool(lows) and max(lows) <= 0
-
-
-def _pasted(result: Evaluated) -> dict[DataType, tuple[int, int, int, int]]:
-    counts = {kind: flagged(result.copies.loc[kind.name]) for kind in result.types if kind.is_pasted}
-    return {kind: told for kind, told in counts.items() if told}
-
-
-def flagged(row: pd.Series) -> tuple[int, int, int, int] | None:
-    """From a row of `Evaluated.copies`: how many images are flagged, of how many, and the same for those that
-    no model can know; None where there are none of either kind."""
-    images, null = int(row["images"]), int(row["null"])
-    if not images or not null or isnan(row["by chance"]):
-        return None
-    return int(row["either"]), images, round(row["by chance"] * null), null
 
 
 def remembered(result: Evaluated, p: Params) -> Answer | None:
@@ -321,17 +279,12 @@ def spent(run: Run) -> Answer | None:
     main = min(painted, key=lambda one: (one.data_type.full, not one.data_type.is_styled))
     each, trained = ((main.making / main.pairs, "") if isnan(main.each) else
                      (main.each, ", training included"))
-    beside = "".join(f"; {named(one.data_type)}: {short(one.each)}" for one in rows
+    beside = "".join(f"; {named(one.data_type)}: {cost.short(one.each)}" for one in rows
                      if one.data_type.is_pasted or one.data_type == GAN)
     seconds, device = work(run)
-    return Answer(COST, f"{short(each)} per pair", (
+    return Answer(COST, f"{cost.short(each)} per pair", (
         f"that is the mean of {main.pairs} {named(main.data_type)}{trained}{beside}; everything made "
         f"in this run took {duration(seconds)} of work, workers and GPUs added up, on {device}"))
-
-
-def short(seconds: float) -> str:
-    """Seconds in words, as "9.2 s" or "3 ms"."""
-    return duration(seconds) if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
 
 
 def missing(run: Run, answered: list[str], progress: Progress | None = None) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from diffusegen_core.config.text import duration
 from diffusegen_core.data.types import GAN, DataType
 from diffusegen_core.run import Run
 
@@ -51,3 +52,8 @@ def _filtered(run: Run, rows: list[Spent]) -> Iterator[Spent]:
         if kind in known:
             yield Spent(one.kept.data_type, len(one.kept), known[kind].learning + networks,
                         known[kind].making + one.seconds)
+
+
+def short(seconds: float) -> str:
+    """Seconds in words, as "9.2 s" or "3 ms"."""
+    return duration(seconds) if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"

@@ -1,6 +1,6 @@
 """Which gains chapter 7 can find, judging by the spread of its own results."""
 
-from math import isnan
+from math import ceil, isnan
 
 import pandas as pd
 
@@ -27,7 +27,7 @@ def seeds_needed(result: Tested, name: str) -> Table:
         of_images = power.Error(*intervals.of_images(gain, result.groups_of(key[-1]), owners))
         unit = ("generators" if generators > 1 else "seeds") if several else ""
         rows.append([*key, seeds, *([str(generators or "")] if several else []), spread, of_images.error,
-                     _count(of_images, spread, unit), _count(of_images, cautious, unit)])
+                     *(_count(of_images, one, unit, gain.shape[1]) for one in (spread, cautious))])
     what = "needed" if several else "seeds needed"
     frame = pd.DataFrame(rows, columns=["size", "data_type", "ratio", "test_set", "seeds",
                                         *(["generators"] if several else []), "deviation",
@@ -35,8 +35,9 @@ def seeds_needed(result: Tested, name: str) -> Table:
     test = (f"with a power of {power.POWER:.0%}, by the interval of a verdict, which covers the choice of "
             "test images as well (their standard error is in the table)")
     limit = ("Cautiously: from the upper limit of that deviation, below which the true one lies with a "
-             f"probability of {power.CAUTION:.0%}. More images: so few test images cannot show such a gain, "
-             "however often training is repeated.")
+             f"probability of {power.CAUTION:.0%}. Where a number of images is given, this run's own cannot "
+             "show such a gain, however often training is repeated, and so many like them can; where several "
+             "are of one patient or sequence, there must be as many times more of these.")
     if several:
         text = (f"How many generators would find a gain of {power.GAIN:+} in Dice over Real {test}. From "
                 "the standard deviation of the means of this run's generators, with as many seeds of each as "
@@ -50,29 +51,30 @@ def seeds_needed(result: Tested, name: str) -> Table:
     return show(plain(frame), name, text.replace("%", " %"), digits)
 
 
-def smallest(result: Tested) -> float | None:
-    """The gain in Dice that the run's verdict on painted pairs beside the largest set of real ones would have
-    found with `power.POWER`; on pasted ones where none were painted. None where nothing of the kind was
-    tried, or with one seed."""
-    size, own = int(result.images["size"].max()), claims.own_test(result.images)
+def own(result: Tested) -> power.Own | None:
+    """What the spread of the run's own results says about its verdict on painted pairs beside the largest set
+    of real ones, or on pasted ones where none were painted. None where nothing of the kind was tried, or with
+    one seed."""
+    size, test_set = int(result.images["size"].max()), claims.own_test(result.images)
     asked = recommendation.asked(result, size)
     if (main := asked.painting or asked.pasting) is None:
         return None
-    first = DataType.parse(main.first.data_type).name, main.first.ratio
-    for (of, kind, ratio, test), gain, owners in gains(result):
-        if (of, kind, ratio, test) == (size, *first, own):
+    wanted = size, DataType.parse(main.first.data_type).name, main.first.ratio, test_set
+    for key, gain, owners in gains(result):
+        if key == wanted:
             each, *_ = intervals.independent(gain, owners)
-            spread, _ = power.deviation(each)
-            of_images = power.Error(*intervals.of_images(gain, result.groups_of(own), owners))
+            spread, cautious = power.deviation(each)
+            of_images = power.Error(*intervals.of_images(gain, result.groups_of(test_set), owners))
             known = len(each) > 1 and not isnan(of_images.error)
-            return power.smallest(of_images, spread, len(each)) if known else None
+            return power.Own(power.smallest(of_images, spread, len(each)), len(each),
+                             *power.plan(of_images, cautious)) if known else None
     return None
 
 
-def _count(of_images: power.Error, spread: float, unit: str) -> str:
+def _count(of_images: power.Error, spread: float, unit: str, images: int) -> str:
+    """As "12 seeds", or "33 with 78 images" where the present `images` are too few."""
     if pd.isna(spread) or pd.isna(of_images.error):
         return NOT_KNOWN
-    if not power.suffice(of_images):
-        return "more images"
-    needed = power.needed(of_images, spread)
-    return f"{f'more than {power.MOST}' if needed is None else needed} {unit}".strip()
+    times, needed = power.plan(of_images, spread)
+    count = f"{f'more than {power.MOST}' if needed is None else needed} {unit}".strip()
+    return f"{count} with {ceil(times * images)} images" if times > 1 else count

@@ -12,7 +12,7 @@ from diffusegen_core.config.text import counted
 from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.measures.intervals import Interval
-from diffusegen_core.report import answer, cost, evaluate_tables
+from diffusegen_core.report import cost, evaluate_tables, nearcopies
 from diffusegen_core.report.naming import captioned, mixing, named, on_test, sentence
 from diffusegen_core.report.segment_tables import with_interval
 from diffusegen_core.report.tables import IN_WORDS, Table, escaped, number, show
@@ -40,14 +40,12 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
             first = first or str(result.images["test_set"].iloc[0])
             columns |= make(run, result)
     columns |= _evaluated(run)
-    columns["time per pair"] = {one.data_type.name: answer.short(one.each) for one in cost.spent(run)
+    columns["time per pair"] = {one.data_type.name: cost.short(one.each) for one in cost.spent(run)
                                 if not isnan(one.each)}
     untried = _untried(run, columns)
     frame = _frame(columns)
     tested = (f" Dice is {captioned(run.params)} on {escaped(on_test(first))}." if first else "")
-    alone = (" For networks trained on one kind of pairs alone, the real pairs are the sources "
-             "that the others were painted or pasted into. Models and pasted objects draw on all pairs of "
-             "the run, so they may do better than the sources." if ALONE in columns else "")
+    alone = f" For networks trained on one kind of pairs alone, {_sources(run)}." if ALONE in columns else ""
     mixed = (" A gain is the difference from training on that many real pairs alone, whose Dice is in the "
              f"first row.{ANEW if ALONE in columns else ''} In the other sets, {mixing(run.params.augment)}"
              f"{_largest(run)}.{untried}"
@@ -59,6 +57,15 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     what = f"Key numbers of this run{'; Dice and differences with 95 % intervals' if first else ''}."
     return show(frame, name, f"{what}{tested}{alone}{mixed}{near}"
                              f"{_audited(run, list(columns.get(COPIES, {})))}")
+
+
+def _sources(run: Run) -> str:
+    """Which the real pairs are where networks learn from one kind of pairs alone, to follow a comma."""
+    pairs, chosen = run.finished("data"), run.params.inpaint.sources
+    if pairs is not None and (chosen is None or chosen >= len(pairs)):
+        return f"the real pairs are all {len(pairs)} that models and pasted objects draw on"
+    return ("the real pairs are the sources that the others were painted or pasted into. Models and pasted "
+            "objects draw on all pairs of the run, so they may do better than the sources")
 
 
 def _largest(run: Run) -> str:
@@ -119,7 +126,7 @@ def _audited(run: Run, kinds: Collection[str]) -> str:
              if kinds and p.generators > 1 else "")
     pasted = (" Pasted objects are all copies: their row shows how many of them the audit finds."
               if any(kind.is_pasted for kind in types) else "")
-    unfound = f" {sentence(answer.UNFOUND)}." if answer.hides_copies(p, types) else ""
+    unfound = f" {sentence(nearcopies.UNFOUND)}." if nearcopies.hides_copies(p, types) else ""
     return f"{first}{pasted}{unfound}"
 
 
@@ -197,7 +204,7 @@ def _evaluated(run: Run) -> dict[str, Texts]:
     rows = evaluate_tables.not_negative(result.equal[result.equal["metric"] == metric], result)
     distances = {str(kind): number(mine["value"].mean(), ".4g")
                  for kind, mine in rows.groupby("data type", sort=False)}
-    counts = {kind.name: answer.flagged(result.copies.loc[kind.name])
+    counts = {kind.name: nearcopies.flagged(result.copies.loc[kind.name])
               for kind in result.types if kind.is_painted or kind.is_pasted or kind == GAN}
     copies = {kind: f"{hits / of:.1%} ({null / of_null:.1%})".replace("%", " %")
               for kind, told in counts.items() if told for hits, of, null, of_null in [told]}

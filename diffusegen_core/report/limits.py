@@ -12,6 +12,7 @@ from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.types import VARIED
 from diffusegen_core.measures import power
 from diffusegen_core.networks import weights
+from diffusegen_core.report.naming import captioned
 from diffusegen_core.report.rule import (
     LEAST_GENERATORS,
     LEAST_IMAGES,
@@ -24,6 +25,7 @@ from diffusegen_core.report.tables import escaped
 # What the phantoms resemble.
 RESEMBLED = {"phantom": "colonoscopy", "phantom-ultrasound": "ultrasound", "phantom-slices": "CT"}
 POLYP = "polyp"  # the objects for which there are other data sets to test on
+WEAK = 0.7  # a mean Dice below which networks miss so much that they are weak judges
 SUBSET = "subset"  # a value of augment.generator_sees
 
 
@@ -35,8 +37,12 @@ class Tests(NamedTuple):
     """What several of them are of one of, as "patient"; "" where all are apart, or that is not known."""
     groups: int = 0
     """How many of these there are; 0 where all images are apart, or that is not known."""
-    gain: float | None = None
-    """The least gain that they show, by the spread of the run's own results; None where that is not known."""
+    own: power.Own | None = None
+    """What they show by the spread of the run's own results; None where that is not known."""
+    alone: tuple[float, float] | None = None
+    """The mean Dice there of networks trained on the most real pairs alone, and the mean number of these."""
+    unseen: float | None = None
+    """The mean agreement of the filter's networks with the masks of real pairs that they had not seen."""
 
 
 def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = None,
@@ -78,7 +84,7 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
         yield from _of_places(p)
     if has_networks:
         yield from _of_networks(p, seeds, tests)
-        yield from _of_gains(p, min(seeds.values()), tests)
+        yield from _of_gains(p, seeds["augment"] if tests and tests.own else min(seeds.values()), tests)
     random = [name for name, section, chapters in (
         ("clusters", p.cluster, {"cluster"}), ("distances", p.evaluate, {"evaluate"}),
         ("segmentation", p.segment, {"segment", "augment"}), ("styling", p.style, {"style"}))
@@ -124,10 +130,10 @@ def _turned(p: Params) -> str:
     return " and ".join(word for word, true in turned.items() if true).capitalize()
 
 
-def _of_gains(p: Params, fewest: int, tests: Tests | None) -> Iterator[str]:
+def _of_gains(p: Params, seeds: int, tests: Tests | None) -> Iterator[str]:
     """The smallest gain that can be told from chance, as `diffusegen new` says it before a run."""
-    generators = power.generators_of(fewest, p.generators, p.augment.generator_sees)
-    if tests and (limit := power.limit(fewest, tests.images, generators, tests.together, tests.gain)):
+    generators = power.generators_of(seeds, p.generators, p.augment.generator_sees)
+    if tests and (limit := power.limit(seeds, tests.images, generators, tests.together, tests.own)):
         yield limit
 
 
@@ -139,8 +145,17 @@ def _of_networks(p: Params, seeds: Mapping[str, int], tests: Tests | None) -> It
     if fewest < LEAST_SEEDS:
         yield (f"{networks} were trained with {counted(fewest, 'seed')}, and a "
                f"verdict needs {LEAST_SEEDS} (`segment.seeds`, `augment.seeds`).")
-    elif fewest < 2 * LEAST_SEEDS - 1:
+    elif fewest < 2 * LEAST_SEEDS - 1 and not (tests and tests.own):  # else the next limit says how many
         yield f"{networks} were trained with {fewest} seeds: too few to detect small gains."
+    if tests and tests.alone and tests.alone[0] < WEAK:
+        dice, pairs = tests.alone
+        yield (f"The networks that judge the pairs are weak: trained on {pairs:.0f} real pairs alone, for "
+               f"{p.segment.epochs} epochs, they reach {dice:.2f} in {captioned(p)} on the test images. What "
+               "helps or harms such networks need not help or harm better ones.")
+    if tests and tests.unseen is not None and tests.unseen < WEAK:
+        yield (f"The filter's networks are weak: on real pairs that they have not seen, they reach "
+               f"{tests.unseen:.2f} in {captioned(p)}. Where they find nothing at the mask of a painted "
+               "pair, the fault may be theirs.")
     if tests and 0 < tests.groups < power.FEW_GROUPS:
         yield (f"The {tests.images} test images are of {counted(tests.groups, tests.together)}: intervals "
                "for others are wide.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
@@ -17,6 +18,7 @@ from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import relative
 from diffusegen_core.config.text import counted
+from diffusegen_core.data.types import REAL
 from diffusegen_core.report import (
     answer,
     byclass,
@@ -34,6 +36,7 @@ from diffusegen_core.report.naming import named
 from diffusegen_core.report.tables import escaped
 from diffusegen_core.report.unfinished import Progress
 from diffusegen_core.run import GRIDS, Run
+from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store import files, moves
 from diffusegen_core.store.stamps import in_place
 
@@ -74,9 +77,29 @@ def tests(run: Run) -> limits.Tests | None:
             apart = len({groups.of[name] for name in names}) if groups else len(names)
             alike = groups is not None and apart < len(names)
             small = run.finished("augment")
-            least = detectable.smallest(small) if small and recommendation.comparable(small) else None
-            return limits.Tests(len(names), groups.kind if groups and alike else "", apart * alike, least)
+            spread = detectable.own(small) if small and recommendation.comparable(small) else None
+            return limits.Tests(len(names), groups.kind if groups and alike else "", apart * alike, spread,
+                                _alone(small or result, own), _unseen(run))
     return None
+
+
+def _alone(result: Tested, test_set: str) -> tuple[float, float] | None:
+    """The mean Dice on a test set of networks trained on the most real pairs alone, and the mean number of
+    pairs that they learned from; None where there are none."""
+    rows, runs = (frame[frame["data_type"] == REAL.name] for frame in (result.images, result.runs))
+    rows = rows[rows["test_set"] == test_set]
+    if rows.empty:
+        return None
+    if pd.notna(most := rows["size"].max()):
+        rows, runs = rows[rows["size"] == most], runs[runs["size"] == most]
+    return float(rows["dice"].mean()), float(runs["real_pairs"].mean())
+
+
+def _unseen(run: Run) -> float | None:
+    """The mean agreement of the filter's networks with the masks of real pairs that they had not seen; None
+    where it has none."""
+    filtered = run.finished("filter")
+    return float(filtered.scorers.real["agreement"].mean()) if filtered and filtered.scorers else None
 
 
 def _nothing(run: Run, progress: Progress) -> str:

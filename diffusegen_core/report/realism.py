@@ -1,4 +1,4 @@
-"""Whether painted pairs look like real ones, and what styling did to them, by a run's own measures."""
+"""Whether synthetic pairs look like real ones, and what styling did to them, by a run's own measures."""
 
 from collections.abc import Iterator
 
@@ -23,14 +23,17 @@ from diffusegen_core.run import Run
 WORSE = 1.1  # times the value before styling: from here on a distance or a seam counts as larger
 MEANING = {DENSITY: "how densely real pairs surround them",
            COVERAGE: "the share of real pairs that have one nearby"}
+KEPT = (" Pairs that are not styled keep their sources' surroundings, so this says little about what was put "
+        "into them.")
 PLAINLY = 0.1  # share of what held-out real pairs reach, below which pairs plainly do not look real
 
 
 def lines(run: Run) -> Iterator[str]:
-    """What chapters 5 and 6 say against the run's painted pairs, as sentences in MyST, for the front page;
-    none where they say nothing, or are not made."""
+    """What chapters 5 and 6 say of how real the run's synthetic pairs look, as sentences in MyST, for the
+    front page; none where they say nothing, or are not made."""
     if (result := run.finished("evaluate")) is not None:
         yield from unlike(result)
+        yield from others(result)
         for before, after, words in moved(result):
             yield f"{words} {_better(run, before, after)}.{_untried(run, before)}"
 
@@ -38,8 +41,10 @@ def lines(run: Run) -> Iterator[str]:
 def told(result: Evaluated) -> Markdown | None:
     """Chapter 5: what its own figures say, as a paragraph. A page says nothing of later chapters' results,
     which may change without it."""
-    return _paragraph([*unlike(result), *(f"{words} Whether networks learn more from them all the same, the "
-                                          "first page says." for *_, words in moved(result))])
+    against = _paragraph([*unlike(result), *(f"{words} Whether networks learn more from them all the same, "
+                                             "the first page says." for *_, words in moved(result))])
+    text = "\n\n".join([*([against.data] if against else []), *others(result)])
+    return Markdown(text.replace("the figures of chapter 5", "the figures above")) if text else None
 
 
 def styled(result: Styled) -> Markdown | None:
@@ -48,17 +53,47 @@ def styled(result: Styled) -> Markdown | None:
 
 
 def unlike(result: Evaluated) -> Iterator[str]:
-    """A sentence for each painted type whose density or coverage is below PLAINLY of what other real pairs
+    """A sentence for each synthetic type whose density or coverage is below PLAINLY of what other real pairs
     reach, in as many images."""
-    real = _means(result, HELD_OUT)
+    for kind, mine, real in _beside_real(result):
+        if _plainly_unlike(mine, real):
+            known = [name for name in MEANING if name in mine and name in real]
+            figures = " and ".join(f"{MEANING[name]} ({name}) is {mine[name]:.2f}" for name in known)
+            reached = " and ".join(f"{real[name]:.2f}" for name in known)
+            yield (f"{sentence(escaped(named(kind)))} do not look like real ones by the figures of "
+                   f"chapter 5: {figures}, where other real pairs reach {reached}.")
+
+
+def others(result: Evaluated) -> Iterator[str]:
+    """What the same figures and the Fréchet distance say of all synthetic types that are not `unlike` real
+    ones, and how little that is; nothing where there are no other real pairs to compare with."""
+    metric, every = result.metrics.frechet, list(_beside_real(result))
+
+    def figures(means: dict[str, float]) -> str:
+        digits = {**dict.fromkeys(MEANING, ".2f"), metric: ".4g"}
+        return ", ".join(f"{name} {number(means[name], digits[name])}" for name in digits if name in means)
+
+    if rows := [one for one in every if not _plainly_unlike(*one[1:])]:
+        *first, last = (escaped(named(kind, figures(mine))) for kind, mine, _ in rows)
+        told = " and ".join(filter(None, [", ".join(first), last]))
+        meaning = "; ".join(f"{name}: {words}" for name, words in MEANING.items())
+        kept = any(kind.is_pasted or (kind.is_painted and not kind.is_styled) for kind, *_ in rows)
+        yield (f"By the figures of chapter 5, {told} are not plainly unlike real ones (other real pairs: "
+               f"{escaped(figures(rows[0][2]))}{f'; {meaning}' if len(rows) == len(every) else ''})."
+               f"{KEPT if kept else ''}")
+
+
+def _beside_real(result: Evaluated) -> Iterator[tuple[DataType, dict[str, float], dict[str, float]]]:
+    """The means of each synthetic type and of other real pairs, where both have density or coverage."""
+    real = {name: value for name, value in _means(result, HELD_OUT).items() if name not in MEANING or value}
     for kind in result.types:
         mine = _means(result, kind)
-        known = [name for name in (DENSITY, COVERAGE) if real.get(name, 0) > 0 and name in mine]
-        if kind.is_painted and any(mine[name] < PLAINLY * real[name] for name in known):
-            figures = ", and ".join(f"{MEANING[name]} ({name}), {mine[name]:.2f} instead of {real[name]:.2f}"
-                                    for name in known)
-            yield (f"{sentence(escaped(named(kind)))} do not look like real ones by the figures of "
-                   f"chapter 5: {figures}, which other real pairs reach.")
+        if kind != REAL and any(name in mine and name in real for name in MEANING):
+            yield kind, mine, real
+
+
+def _plainly_unlike(mine: dict[str, float], real: dict[str, float]) -> bool:
+    return any(mine[name] < PLAINLY * real[name] for name in MEANING if name in mine and name in real)
 
 
 def moved(result: Evaluated) -> Iterator[tuple[DataType, DataType, str]]:
@@ -97,9 +132,9 @@ def _better(run: Run, before: DataType, after: DataType) -> str:
     numbers = with_interval(learned.difference, learned.low, learned.high, STYLING.digits)
     told = f"(chapter 6, styled minus unstyled: {escaped(numbers)} in {captioned(run.params)})"
     return {
-        SUPPORTED: f"Yet networks that were trained on them alone learned more from them {told}",
-        REFUTED: f"Networks that were trained on them alone learned less, too {told}, so the unstyled ones, "
-                 f"{before}, are the better choice",
+        SUPPORTED: f"Yet networks that were trained on one kind alone learned more from {after} {told}",
+        REFUTED: f"Networks that were trained on one kind alone learned less from {after}, too {told}, so "
+                 f"the unstyled ones, {before}, are the better choice",
         NO_EFFECT: f"Networks learned the same from both {told}, so styling was not needed",
         TOO_LITTLE: "There is too little data to say from which of the two networks learn more",
     }.get(learned.verdict, f"From which of the two networks learn more is undecided {told}")

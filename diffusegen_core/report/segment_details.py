@@ -30,6 +30,9 @@ CellTexts = dict[tuple[str, ...], str]
 NOTHING: Mapping[str, Mapping[str, CellTexts]] = {}
 Values = tuple[tuple, pd.DataFrame, dict[int, int]]
 """The values of `by` and the test set, a matrix (seeds x images), and the generator of each seed."""
+FLAT = (" An interval without width means that no network detected any object of that size, or that all "
+        "detected every one; it says nothing about other objects.")
+CERTAIN = ("[0.000, 0.000]", "[1.000, 1.000]")
 
 
 def by_size(run: Run, result: Tested, by: list[str], name: str) -> Table:
@@ -89,12 +92,14 @@ def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
     older = (" Older networks, whose objects were not told apart by class, are left out: run the chapter "
              "again (for those whose weights were not kept, they stay unknown)."
              if _several(p) and lesions[details.CLASS].isna().any() else "")
-    return _thirds(p, result, parts, by, name,
-                   f"Objects that were detected, computed in this run, as shares with 95 % intervals: "
-                   f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. "
-                   "Objects of one image are resampled together. Each "
-                   f"size is a third of the test set's objects: {_bounds(told)}{of_alarms}{whole(result)}"
-                   f"{_missing(result)}{older}", alarms)
+    table = _thirds(p, result, parts, by, name,
+                    f"Objects that were detected, computed in this run, as shares with 95 % intervals: "
+                    f"those whose IoU with what was predicted there is at least {lesionwise.DETECTED}. "
+                    "Objects of one image are resampled together. Each "
+                    f"size is a third of the test set's objects: {_bounds(told)}{of_alarms}{whole(result)}"
+                    f"{_missing(result)}{older}", alarms)
+    flat = any(str(cell).endswith(CERTAIN) for cell in table.frame.to_numpy().flat)
+    return replace(table, caption=f"{table.caption}{FLAT}") if flat else table
 
 
 def _several(p: Params) -> bool:
