@@ -132,7 +132,8 @@ def test_of_several_painted_types_the_one_that_shows_most_is_told_and_how_it_was
         {kinds[0].name: {**row, "either": 2}, kinds[1].name: row}).T)
     told = answer.copied(found, PLAIN).basis
     assert told.startswith("30 of 100 painted and styled pairs (2-Styled-Diff)")
-    assert told.endswith(" if the pairs of a source count as one; the most suspect of 2 painted types")
+    assert told.endswith(" if the pairs of a source count as one; the most suspect of 2 painted types, so the interval is "
+                         "wider")
 
 
 def test_of_types_with_the_same_difference_the_one_with_more_flagged_pairs_is_the_most_suspect() -> None:
@@ -143,18 +144,21 @@ def test_of_types_with_the_same_difference_the_one_with_more_flagged_pairs_is_th
                           for kind in kinds for i in range(24)])
     found = SimpleNamespace(types=kinds, audit=audit, copies=pd.DataFrame(rows).T)
     assert answer.copied(found, PLAIN).basis.startswith("1 of 24 painted and styled pairs (1-Styled-Paint)")
-    few = {**rows, "1-Paint": {"images": 4, "either": 1, "by chance": 0.0, "null": 24},
-           "1-Styled-Paint": {"images": 24, "either": 5, "by chance": 0.0, "null": 24}}
+    few = {**rows, "1-Paint": {"images": 4, "either": 2, "by chance": 0.0, "null": 24},
+           "1-Styled-Paint": {"images": 24, "either": 8, "by chance": 0.0, "null": 24}}
     found = SimpleNamespace(types=kinds, copies=pd.DataFrame(few).T, audit=pd.concat([
         audit[:4].assign(source=list("0011")), audit[24:].assign(source=[str(i) for i in range(24)])]))
     told = answer.copied(found, PLAIN)
-    assert told.basis.startswith("5 of 24"), "an interval above 0 counts more than a larger difference"
-    assert shares.difference(5, 24, 0, 24)[0] > 0 > shares.difference(1, 4, 0, 24, 2)[0]
+    assert told.basis.startswith("8 of 24"), "an interval above 0 counts more than a larger difference"
+    assert shares.difference(8, 24, 0, 24, 1, 2)[0] > 0 > shares.difference(2, 4, 0, 24, 2, 2)[0]
 
 
 def test_the_interval_of_two_shares_is_newcombes() -> None:
     # Newcombe 1998, Table II, example (a), method 10.
     assert shares.difference(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert shares.difference(112, 140, 96, 160, 2) == shares.difference(56, 70, 48, 80), "two of a source"
+    several = shares.difference(56, 70, 48, 80, compared=3)
+    assert several[0] < 0.0524 < 0.3339 < several[1]
 
 
 def test_wilsons_interval_is_scipys() -> None:

@@ -217,7 +217,7 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
     if not judged:
         return None
     sources = result.audit.groupby("data type")["source"].nunique()
-    apart = {one: shares.difference(hits, images, chance, null, images / sources[one.name])
+    apart = {one: shares.difference(hits, images, chance, null, images / sources[one.name], len(judged))
              for one, (hits, images, chance, null) in judged.items()}
 
     def suspect(one: DataType) -> tuple[bool, float, float]:
@@ -229,7 +229,7 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
     hits, images, chance, null = judged[kind]
     verdict = (TOO_LITTLE if min(images, null) < LEAST_IMAGES else MORE if low > 0 else
                CANNOT_TELL if nearcopies.blind(result, p) else NO_MORE if high < SMALLEST else UNDECIDED)
-    more = f"; the most suspect of {len(judged)} painted types" if len(judged) > 1 else ""
+    more = f"; the most suspect of {len(judged)} painted types, so the interval is wider" if len(judged) > 1 else ""
     return Answer(COPIES, verdict, (
         f"{hits} of {images} {named(kind)} are flagged as near-copies ({hits / images:.1%}), "
         f"and {chance} of {null} images filled with an object that no model has seen ({chance / null:.1%}): "
