@@ -58,7 +58,7 @@ def export(
                             "--keep-names apply to pairs; --to models writes only models.")
         place, trained = exporting.models(Run.open(folder), out)
         typer.echo(f"{len(trained.all)} models: {printable(str(place))}")
-        typer.echo(f"Fill in what the data allow: {printable(str(place / exporting.CARD))}")
+        typer.echo(f"State what the licence of the data permits, in {printable(str(place / exporting.CARD))}")
         return
     names = [name.strip() for name in types.split(",") if name.strip()] if types is not None else None
     if names == []:

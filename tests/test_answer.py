@@ -132,8 +132,8 @@ def test_of_several_painted_types_the_one_that_shows_most_is_told_and_how_it_was
         {kinds[0].name: {**row, "either": 2}, kinds[1].name: row}).T)
     told = answer.copied(found, PLAIN).basis
     assert told.startswith("30 of 100 painted and styled pairs (2-Styled-Diff)")
-    assert told.endswith(" if the pairs of a source count as one; the most suspect of 2 painted types, so the interval is "
-                         "wider")
+    assert told.endswith(" if the pairs of a source count as one; the most suspect of 2 painted types, so "
+                         "the interval is wider")
 
 
 def test_of_types_with_the_same_difference_the_one_with_more_flagged_pairs_is_the_most_suspect() -> None:

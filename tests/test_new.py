@@ -392,7 +392,7 @@ def test_the_test_images_that_show_each_class_are_counted(checkout, tmp_path, ti
             "a class needs 20") in making.text(made)
     [line] = [one for one in made.limits if "on single classes" in one]
     assert line.startswith("There will be no verdict on single classes that fewer than 20 test images show: "
-                           f"stone in {stones}. Let another folder of labelled images test: "), "60 % is few"
+                           f"stone in {stones}. Test on another folder of labelled images: "), "60 % is few"
     half = making.make(Wish(tmp_path / "pairs", changes={
         "data": {"labels": {"1": "organ", "2": "stone"}, "holdout": 0.1}})).data
     assert half.enough(64)[0] < 0.6
@@ -520,7 +520,7 @@ def test_what_verdicts_rest_on_is_told_only_where_there_will_be_verdicts(
         images: int, seeds: int, generators: int, sees: str, told: bool):
     found = limits_of(images, generators=generators, segment={"seeds": seeds},
                       augment={"seeds": seeds, "generator_sees": sees})
-    assert any("Verdicts will rest on" in line for line in found) == told
+    assert any("Verdicts will hold only for" in line for line in found) == told
     assert any("There will be no verdict:" in line for line in found) == (images < 20 or seeds < 3)
 
 

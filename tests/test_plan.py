@@ -273,7 +273,7 @@ def test_work_that_finds_too_little_memory_has_no_time_and_says_what_to_lower(
     assert list(made.chapters.index[made.chapters["seconds"].isna()]) == ["style"]
     lines = made.text.splitlines()
     assert next(line for line in lines if " 2-Styled-Diff" in line).count("unknown") == 2
-    assert lines[0].startswith("In all: unknown, one item after the other; ")
+    assert lines[0].startswith("In all: unknown; ")
     measured = lines[lines.index(f"Measured on {made.device}:"):]
     assert "memory" in measured[1].split()
     assert next(line for line in measured if "training" in line).split()[6:8] == ["2.50", "GB"]

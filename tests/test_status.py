@@ -101,7 +101,7 @@ def test_the_rest_has_a_time_by_what_is_made(nano_run: Run, tmp_path: Path):
     (nano_run.folder / "train" / "cluster-01").rename(tmp_path / "model")
     lines = told(Run.open(nano_run.folder))
     assert any("diffusion models" in line and line.endswith("to make: 1 of 2 are made") for line in lines)
-    assert re.fullmatch(r"Left to make: about \d+ (s|min), one item after the other\.", lines[-2])
+    assert re.fullmatch(r"Left to make: about \d+ (s|min) if items run one after the other\.", lines[-2])
     again = f"diffusegen run {nano_run.folder}/params.yaml"
     assert lines[-1] == f"Next: `{again}` makes the rest, and keeps what is made."
 
@@ -117,9 +117,9 @@ def test_where_nothing_is_made_the_device_can_be_measured_and_that_is_remembered
     rates = status.pd.DataFrame({"kind": list(remaining.RELATIVE), "rate": table["flop"].sum() / 240.0})
     monkeypatch.setattr(status.probe, "rates", lambda p, work, kinds, seconds: rates)
     monkeypatch.setattr(status.probe, "busy", lambda device: "")
-    assert told(run, "--seconds", 1)[-2] == "Left to make: about 4 min, one item after the other."
+    assert told(run, "--seconds", 1)[-2] == "Left to make: about 4 min if items run one after the other."
     later = told(run)[-2]
-    assert later.startswith("Left to make: about 4 min, one item after the other. This is based on an ")
+    assert later.startswith("Left to make: about 4 min if items run one after the other. This is based on ")
 
 
 def test_before_anything_is_finished_the_progress_of_the_first_chapter_tells_the_time_left(
@@ -142,7 +142,7 @@ def test_a_run_at_work_tells_its_process_its_chapter_and_what_is_under_way(nano_
         lines = told(nano_run)
     assert re.fullmatch(rf"Running: process {os.getpid()} on .*, since \d{{4}}-\d\d-\d\d \d\d:\d\d\. "
                         r"07_augment_small: Networks 40%, about 5 min left", lines[0])
-    assert lines[-2].endswith("; of it, Networks about 5 min.")
+    assert lines[-2].endswith("; Networks takes about 5 min of it.")
     assert lines[-1].startswith("Next: `diffusegen status ")
     for left, last, words, rest in ((720, "inpaint", "about 12 min. It ends with chapter 3.", True),
                                     (None, "summary", "not known yet. It ends with the last one.", False)):
@@ -150,7 +150,7 @@ def test_a_run_at_work_tells_its_process_its_chapter_and_what_is_under_way(nano_
             assert not (nano_run.folder / display.SAID).exists(), "the next holder removes it"
             display.Display(nano_run, ["train", last])._leave_word(left)
             lines = told(nano_run)
-        assert lines[-2] == f"Left of the running command: {words}"
+        assert lines[-2] == f"Time left for the running command: {words}"
         assert lines[-1].endswith("params.yaml` makes the rest afterwards." if rest else "goes on by itself.")
     for other in ("mine", {"left": 1, "last": "train"}, {"left": "1 s", "last": "nothing"}):
         files.write_json(nano_run.folder / display.SAID, other)

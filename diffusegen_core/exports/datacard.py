@@ -173,7 +173,7 @@ def _another(chosen: ExportSet, size: int) -> str:
         return ""
     real = f"all {pairs} real pairs" if chosen.real else "no real pairs"
     return (f"\n\nThis dataset is a different mix: {real}, and all synthetic ones of the data types above. "
-            "What networks gain from exactly this mix was not tested.")
+            "Training on exactly this mix was not tested.")
 
 
 def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:

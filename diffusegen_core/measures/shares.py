@@ -12,14 +12,15 @@ def difference(hits: int, of: int, others: int, of_others: int, each: float = 1.
     either share a source, and count as one, as if they were all alike. The most remarkable of several
     `compared` differences may be so by chance, so its interval is wider (Bonferroni)."""
     p, q = hits / of, others / of_others
-    first, second = (wilson(share, count / each, 0.05 / compared) for share, count in ((p, of), (q, of_others)))
+    first, second = (wilson(share, count / each, 0.05 / compared)
+                     for share, count in ((p, of), (q, of_others)))
     return (p - q - sqrt((p - first[0]) ** 2 + (second[1] - q) ** 2),
             p - q + sqrt((first[1] - p) ** 2 + (q - second[0]) ** 2))
 
 
 def wilson(share: float, of: float, miss: float = 0.05) -> tuple[float, float]:
-    """Wilson's interval of a share, which misses it with a probability of `miss`; the count, `of`, need not be
-    a whole number."""
+    """Wilson's interval of a share, which misses it with a probability of `miss`; the count, `of`, need not
+    be a whole number."""
     z = float(ndtri(1 - miss / 2))
     middle, half = share + z**2 / (2 * of), z * sqrt(share * (1 - share) / of + z**2 / (4 * of**2))
     return (middle - half) / (1 + z**2 / of), (middle + half) / (1 + z**2 / of)

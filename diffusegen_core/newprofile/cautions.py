@@ -67,8 +67,9 @@ def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
                f"all. -p inpaint.sources {train} -p augment.sizes '[{largest}, {train}]' tries both, and "
                "takes longer.")
     if verdict and p.generators < GENERATORS and p.augment.generator_sees != "subset":
-        yield ("Verdicts will rest on the pairs of one training, and those of another may differ by more "
-               f"than the gain. -p generators {GENERATORS} tells, taking up to {GENERATORS} times as long.")
+        yield ("Verdicts will hold only for the pairs of one training; another training's may differ by more "
+               f"than the gain. -p generators {GENERATORS} takes this into account, and up to {GENERATORS} "
+               "times as long.")
 
 
 def _tested(p: Params, data: Folder) -> int:
@@ -83,12 +84,12 @@ def _tested(p: Params, data: Folder) -> int:
 
 def _more(enough: tuple[float, int] | None) -> str:
     """How to get enough test images, in words; `enough` as from `Folder.enough`."""
-    test = "another folder of labelled images test: -p segment.held_out DIR -p data.holdout null."
+    test = "on another folder of labelled images: -p segment.held_out DIR -p data.holdout null."
     if enough is None:
-        return f"Let {test}"
+        return f"Test {test}"
     share, left = enough
     return (f"`new` with -p data.holdout {share:g}, and another --out, holds out enough and leaves {left} to "
-            f"train on; or let {test}")
+            f"train on; or test {test}")
 
 
 def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
@@ -104,4 +105,4 @@ def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
     if len(p.data.classes) > 1 and p.inpaint.classes is None:
         yield (f"All {len(p.data.classes)} classes are moved and repainted together. To paint one and "
                f"leave the others as they are: -p inpaint.classes '[{printable(p.data.classes[-1])}]'; "
-               "-p inpaint.within CLASS keeps it inside of another one.")
+               "-p inpaint.within CLASS keeps it inside another class.")

@@ -43,7 +43,7 @@ LADDER = (
          epochs=12, decoder=DECODER, seeds=3, filtered=False, like="params/smoke.yaml"),
     Rung(side=48, base=32, mult=(1, 2, 2), attention=12, images=6000, batch=4, lr=5e-4, sources=24,
          samples=2, epochs=24, decoder=DECODER, seeds=3, filtered=False,
-         like="the middle of params/smoke.yaml and params/kvasir_cpu.yaml"),
+         like="between params/smoke.yaml and params/kvasir_cpu.yaml"),
     Rung(side=64, base=64, mult=(1, 1, 2, 2), attention=16, images=8000, batch=2, lr=2e-4, sources=48,
          samples=3, epochs=60, decoder=(128, *DECODER), seeds=3, filtered=True, like="params/kvasir_cpu.yaml",
          bf16=True),
@@ -118,7 +118,7 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
         "evaluate": {"membership": Line(min(64, held, pairs) or None,
                                         "pairs of each kind, trained on and held out")},
         "filter": {"folds": Line(3 if rung.filtered and pairs >= 48 else None,
-                                 "networks that set bad pairs aside; null: the run is too small for them")},
+                                 "networks that reject bad pairs; null: the run is too small for them")},
         "segment": {
             "epochs": Line(rung.epochs), "epoch_images": Line(
                 64, "the same number of steps for every network, however large its set"),

@@ -175,9 +175,10 @@ def text(new: New) -> str:
     busy = " (other programs are computing here)" if best.plan.busy else ""
     train, test = new.data.kept(best.rung.side)
     return "\n".join([
-        "Looked at:", *map(printable, rows), "",
+        "What was found:", *map(printable, rows), "",
         f"The run: images of {best.rung.side} px a side; {train} pairs to train on and "
-        f"{test} to test; {p.train.images} training images a {'cluster' if p.train.one_model else 'model'}, "
+        f"{test} to test; {p.train.images} images in training per "
+        f"{'cluster' if p.train.one_model else 'model'}, "
         f"{counted(p.generators, 'generator')}; sets of "
         f"{', '.join(map(str, p.augment.sizes or []))} real pairs; {counted(p.augment.seeds, 'repetition')}.",
         f"Time, on {best.plan.device}: {duration(best.seconds)}{busy}, of which "

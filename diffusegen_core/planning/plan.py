@@ -88,7 +88,8 @@ class Plan:
             "largest item": shown["largest"].map(flop), "disk": shown["disk"].map(size)}
         time = "time not measured"
         if self.rates is not None:
-            time = f"{_time(shown['seconds'].sum(skipna=False))}, one item after the other"
+            whole = shown["seconds"].sum(skipna=False)
+            time = _time(whole) if np.isnan(whole) else f"{_time(whole)} if items run one after the other"
             columns["time"] = shown["seconds"].map(_time)
             columns["of the largest"] = (shown["seconds"] * (shown["largest"] / shown["flop"]).fillna(0)
                                          ).map(_time)

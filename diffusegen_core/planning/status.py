@@ -55,7 +55,7 @@ def text(run: Run, shown: str, verify: bool = False, seconds: float = 0.0) -> It
     last = None
     if holder and (word := display.said(run.folder)):
         left, last = word
-        yield f"Left of the running command: {left or 'not known yet'}. It ends with {_ending(last)}."
+        yield f"Time left for the running command: {left or 'not known yet'}. It ends with {_ending(last)}."
     elif to_do:
         yield _time(run, shown, bool(holder), seconds)
     yield next_step(table, shown, bool(holder), (run.folder / PAGE).is_file(), last)
@@ -150,8 +150,9 @@ def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
             return f"Left to make: {about(left)}, judged by the progress of what is under way."
         measure = "" if running else f"; `diffusegen status {shown} --seconds 20` measures this device"
         return f"Left to make: time unknown, as too little is finished yet{measure}."
-    here = f"; of it, {levels[0]['title']} {about(levels[0]['left'])}" if levels and levels[0]["left"] else ""
-    return f"Left to make: {about(rest.seconds)}, one item after the other{here}.{told}"
+    now = levels[0] if levels and levels[0]["left"] else None
+    here = f"; {now['title']} takes {about(now['left'])} of it" if now else ""
+    return f"Left to make: {about(rest.seconds)} if items run one after the other{here}.{told}"
 
 
 def _by_progress(run: Run, rest: remaining.Ahead, levels: Sequence[progress.Level]) -> float | None:
@@ -196,7 +197,7 @@ def beside_plan(run: Run, plan: Plan) -> tuple[str, bool]:
         return f"All of this is made in {folder}. {next_step(table, folder, False, built)}", True
     rates = {} if plan.rates is None else plan.rates.set_index("kind")["rate"].dropna().to_dict()
     left = remaining.ahead(run, plan.table[remaining.COLUMNS], rates).seconds
-    time = "" if left is None else f": {about(left)}, one item after the other"
+    time = "" if left is None else f": {about(left)} if items run one after the other"
     return f"A part of this is made in {folder}, and `diffusegen run` makes only the rest{time}.", False
 
 

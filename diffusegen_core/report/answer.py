@@ -229,7 +229,8 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
     hits, images, chance, null = judged[kind]
     verdict = (TOO_LITTLE if min(images, null) < LEAST_IMAGES else MORE if low > 0 else
                CANNOT_TELL if nearcopies.blind(result, p) else NO_MORE if high < SMALLEST else UNDECIDED)
-    more = f"; the most suspect of {len(judged)} painted types, so the interval is wider" if len(judged) > 1 else ""
+    more = (f"; the most suspect of {len(judged)} painted types, so the interval is wider"
+            if len(judged) > 1 else "")
     return Answer(COPIES, verdict, (
         f"{hits} of {images} {named(kind)} are flagged as near-copies ({hits / images:.1%}), "
         f"and {chance} of {null} images filled with an object that no model has seen ({chance / null:.1%}): "
