@@ -58,6 +58,7 @@ def new(
     made.write()
     typer.echo("\n".join(map(printable, making.text(made).split("\n"))))
     typer.echo(f"\nWritten: {made.file}. Look at data.object, data.patients and augment.sizes in it; "
-               f"`diffusegen plan` says more about the time. Then: diffusegen run {shlex.quote(str(out))} "
-               "--to 3; look at the painted pairs, and run it again without --to 3.\n"
+               "`diffusegen plan` says more about the time. Then:\n"
+               f"  diffusegen run {shlex.quote(str(out))} --to 3  # trains and paints: look at the pairs\n"
+               f"  diffusegen run {shlex.quote(str(out))}         # makes the rest\n"
                "Where cores or GPUs would be idle, --workers N, such as 2, is faster.")

@@ -77,8 +77,9 @@ def test_the_file_is_one_that_run_takes_with_a_reason_for_each_choice(checkout, 
     assert result.exit_code == 0, result.exception
     file = checkout / "params" / "mine.yaml"
     assert f"Written: {file}" in result.stdout
-    assert result.stdout.endswith("Then: diffusegen run params/mine.yaml\nWhere cores or GPUs would be idle, "
-                                  "--workers N, such as 2, is faster.\n")
+    assert re.search(r"Then:\n  diffusegen run params/mine\.yaml --to 3 .*\n  diffusegen run "
+                     r"params/mine\.yaml .*\nWhere cores or GPUs would be idle, --workers N, such as 2, is "
+                     r"faster\.\n$", result.stdout)
     assert "; class: lesion" in call("data", "check", pairs, "--all").stdout, "both call it the same"
     assert re.search(r"^Time, on a device: .*, of which 2 train ", result.stdout, re.MULTILINE)
     p = params.validate({**params.load(file), "profile": "mine"})
