@@ -221,48 +221,66 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     else it keeps its proportions.
     """
     side, fit = pairs.image_size, "squeeze" if fit == "squeeze" else "pad"
-    squared, inner = fits.squared(image, fit), fits.inner(image.shape, fit)
+    square, inner = fits.squared(image, fit).shape[:2], fits.inner(image.shape, fit)
     too_small = UserError(f"The picture, {image.shape[1]} x {image.shape[0]} pixels, is too small to "
                           "draw a mask in. Give one.")
     if fit == "pad" and min(image.shape[:2]) * side < max(image.shape[:2]):  # less than a pixel in the square
         raise too_small
-    shown = planes.resize(squared.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
-    view = masks.field_of_view(shown if _is_coloured(shown) else shown[:1])
-    if not view.any():
-        raise UserError("The picture is dark all over, so no place can be found. Give a mask.")
     areas = planes.union(pairs.masks).mean(axis=(1, 2))
-    whole = None if like is None else like.within(image.shape[:2], squared.shape[:2], areas[areas > 0])
-    clear = 1 - _text(image)
-    if like is not None:  # at random, masks may lie as near to the frame as in chapter 3
-        clear = clear & cv2.resize(view, squared.shape[1::-1], interpolation=cv2.INTER_NEAREST)[inner]
-    far = _far(clear, dilate)
-    near = fits.squared(1.0 - far[..., None], fit)[..., 0]
-    view = view & (cv2.resize(near, (side, side), interpolation=cv2.INTER_AREA) == 0)
-    whole_picture = fits.squared(np.ones_like(far)[..., None], fit).transpose(2, 0, 1)
-    within = planes.shrunk(whole_picture, (side, side))[0]
-    number, drawn = _placed(pairs, whole, view, within, seed, turn)
+    whole = None if like is None else like.within(image.shape[:2], square, areas[areas > 0])
+    view, free = _free(image, side, fit, dilate, like is not None)
+    picture = fits.squared(np.ones_like(free)[..., None], fit).transpose(2, 0, 1)
+    picture = planes.shrunk(picture, (side, side))[0]
+    number, drawn = _placed(pairs, whole, view, picture, seed, turn)
     if not drawn.mask.any():
         raise UserError("The picture has no room for a lesion of this size beside burnt-in text and the dark "
                         "frame. Choose a smaller size, or give a mask.")
     if keep is not None and keep.any():
-        stays = fits.squared(keep[..., None], fit)[..., 0]
-        organ = stays == around if around is not None else np.zeros_like(stays, bool)
-        taken = regions.dilated(np.where(organ, 0, stays), dilate)
-        free, anywhere = view * (1 - planes.shrunk(taken[None], (side, side))[0]), drawn.mask
-        if organ.any():
-            free = free * planes.shrunk(organ[None].astype(np.uint8), (side, side))[0]
-        drawn = _placed(pairs, whole, free, within, seed, turn)[1] if free.any() else Drawn(free, "")
+        anywhere, view = drawn.mask, view * _beside(keep, side, fit, dilate, around)
+        drawn = _placed(pairs, whole, view, picture, seed, turn)[1] if view.any() else Drawn(view, "")
         if np.count_nonzero(drawn.mask) < ROOM * np.count_nonzero(anywhere):
             share = np.count_nonzero(anywhere) / anywhere.size
             raise UserError(f"What is to stay leaves too little room for a lesion of {share:.1%} of the "
                             "picture. Choose a smaller size, or give a mask.")
-    enlarged = masks.enlarged(drawn.mask, squared.shape[1::-1])[inner] * far
-    if keep is not None:
-        organ = keep == around if around is not None else np.zeros_like(keep, bool)
-        enlarged = enlarged * (organ if organ.any() else keep == 0)
+        organ = _organ(keep, around)
+        free = free * (organ if organ.any() else keep == 0)
+    enlarged = masks.enlarged(drawn.mask, square[::-1])[inner] * free
     if not enlarged.any():
         raise too_small
     return pairs.names[number], Drawn(enlarged, drawn.change, drawn.shift)
+
+
+def _free(image: np.ndarray, side: int, fit: str, dilate: int, wanted: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Where a mask can lie in a picture (H, W, C): in the square that models see, (side, side), and in the
+    picture, (H, W), both in {0, 1}. Its region keeps off text and, where its place is `wanted`, off the dark
+    frame; at random, it may lie as near to the frame as in chapter 3."""
+    squared, inner = fits.squared(image, fit), fits.inner(image.shape, fit)
+    shown = planes.resize(squared.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
+    view = masks.field_of_view(shown if _is_coloured(shown) else shown[:1])
+    if not view.any():
+        raise UserError("The picture is dark all over, so no place can be found. Give a mask.")
+    clear = 1 - _text(image)
+    if wanted:
+        clear = clear & cv2.resize(view, squared.shape[1::-1], interpolation=cv2.INTER_NEAREST)[inner]
+    far = _far(clear, dilate)
+    near = fits.squared(1.0 - far[..., None], fit)[..., 0]
+    near = cv2.resize(near, (side, side), interpolation=cv2.INTER_AREA)
+    return view & (near == 0), far
+
+
+def _beside(keep: np.ndarray, side: int, fit: str, dilate: int, around: int | None) -> np.ndarray:
+    """Where a mask can lie beside what is to stay, (H, W) class numbers, in the square that models see, as
+    (side, side) in {0, 1}: inside the class `around`, if that is shown."""
+    stays = fits.squared(keep[..., None], fit)[..., 0]
+    organ = _organ(stays, around)
+    taken = regions.dilated(np.where(organ, 0, stays), dilate)
+    free = 1 - planes.shrunk(taken[None], (side, side))[0]
+    return free * planes.shrunk(organ[None].astype(np.uint8), (side, side))[0] if organ.any() else free
+
+
+def _organ(stays: np.ndarray, around: int | None) -> np.ndarray:
+    """Where what is to stay is of the class `around`, (H, W) bool."""
+    return stays == around if around is not None else np.zeros_like(stays, bool)
 
 
 def _is_coloured(image: np.ndarray) -> bool:
