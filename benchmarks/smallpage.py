@@ -5,7 +5,8 @@
 Its tables are the book's, made by the same code; its pictures show only synthetic pixels. `--times` names a
 file with the wall times of the run made from scratch; if there is none, it is written from what papermill
 recorded in the executed notebooks, which a later call of the run replaces. `--subset` names a second run of
-the same data, with `augment.generator_sees: subset`.
+the same data, with `augment.generator_sees: subset`. What earlier runs found is kept in
+`results/small_earlier.md`, and goes below.
 """
 
 import argparse
@@ -52,6 +53,7 @@ from diffusegen_core.store import files, seeds
 PROFILE = "kvasir_cpu"
 BOOK = Path(__file__).parents[1] / "book"
 PAGE, PICTURE = "results_small.md", "results_small.png"
+EARLIER = Path(__file__).parent / "results" / "small_earlier.md"
 SHOWN, STEPS = 8, 50  # pairs in a row of the picture; network calls to make one from noise
 MARGIN = 2  # pixels shown around a region
 SMALL = ["size", "data_type", "ratio"]  # what tells the networks of chapter 7 apart
@@ -141,7 +143,8 @@ def page(run: Run, subset: Run | None, wall: dict[str, Any], noise: list[Pairs])
         *(["## Generators that saw a small set alone", SUBSET, *small_alone(subset)] if subset else []),
         "## Verdicts", verdict_tables.overall(run, verdicts),
         "## What this run cannot say",
-        "\n".join(f"- {line}" for line in limits.of(run.params, pairs=run.pairs, tests=opening.tests(run)))]
+        "\n".join(f"- {line}" for line in limits.of(run.params, pairs=run.pairs, tests=opening.tests(run))),
+        EARLIER.read_text(encoding="utf-8").strip()]
     return "\n\n".join(labelled(parts)) + "\n"
 
 
