@@ -63,7 +63,7 @@ def refuse_few(name: str, count: int, workers: int = 1) -> None:
     mend = (f"Take --workers {there // count}" if workers > 1 and count <= there else
             f"Take -p train.devices {max(1, there)}")
     raise UserError(f"Parameters: train.devices asks for {count} GPUs for a model{each}, but torch finds "
-                    f" {counted(there, 'CUDA device')}. {mend}.")
+                    f"{counted(there, 'CUDA device')}. {mend}.")
 
 
 def several(name: str, count: int) -> list[str]:
