@@ -143,7 +143,7 @@ def decisive(settings: Inpaint) -> Recipe:
     # Newer parameters are named only where they do something, so that older finished pairs still hold.
     usual = {"clip": True, "seamless": False, "classes": None, "turn": masks.ANY, "within": None}
     if settings.masks != VARIED:
-        usual["turn"] = settings.turn  # no other masks are turned
+        del chosen["turn"]  # no other masks are turned
     return {name: value for name, value in chosen.items() if name not in usual or value != usual[name]}
 
 

@@ -56,9 +56,7 @@ def interval(frame: pd.DataFrame, value: str, resamples: int, seed: int,
 
     The optional column `generator` says whose pairs a seed used; `groups` as in `of_groups`.
     """
-    values, owners = matrix(frame, value), generators(frame)
-    return (of(values, resamples, seed, owners) if groups is None else
-            of_groups(values, groups, resamples, seed, owners))
+    return of_groups(matrix(frame, value), groups, resamples, seed, generators(frame))
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, resamples: int, seed: int,
@@ -67,9 +65,7 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, value: str, resamples: int, seed: i
 
     The difficulty of an image and the real pairs that a seed drew affect both, so they cancel.
     """
-    gain, owners = differences(a, b, value), generators(a, b)
-    return (of(gain, resamples, seed, owners) if groups is None else
-            of_groups(gain, groups, resamples, seed, owners))
+    return of_groups(differences(a, b, value), groups, resamples, seed, generators(a, b))
 
 
 def matrix(frame: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -156,14 +152,17 @@ def of(values: pd.DataFrame, resamples: int, seed: int,
     return Interval(float(x.mean()), float(low), float(high), *counts)
 
 
-def of_groups(values: pd.DataFrame, groups: Mapping[str, str], resamples: int, seed: int,
+def of_groups(values: pd.DataFrame, groups: Mapping[str, str] | None, resamples: int, seed: int,
               generators: Mapping[int, int] | None = None) -> Interval:
     """As `of`, but whole groups of images are resampled, such as the frames of a video.
 
-    `groups` names the group of each image. The interval is NaN where there are fewer than two. A resample is
-    the mean over all images of as many groups as there are, G. Groups are few, so the resamples' distances
-    from the mean are stretched: by the root of G / (G - 1), and to the tails of Student's t.
+    `groups` names the group of each image; None: each is its own, as in `of`. The interval is NaN where
+    there are fewer than two groups. A resample is the mean over all images of as many groups as there are,
+    G. Groups are few, so the resamples' distances from the mean are stretched: by the root of G / (G - 1),
+    and to the tails of Student's t.
     """
+    if groups is None:
+        return of(values, resamples, seed, generators)
     x, counts = _by_generator(values, generators)
     images = counts[0]
     mean = float(x.mean()) if images else float("nan")

@@ -133,7 +133,8 @@ def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
         table = remaining.counted(run)
         rest = remaining.ahead(run, table)
         if rest.seconds is None and seconds and not running:
-            p, busy = plan.at_hand(p)[0], probe.busy(devices.device(plan.at_hand(p)[0].device))
+            p, _ = plan.at_hand(p)
+            busy = probe.busy(devices.device(p.device))
             rates = probe.rates(p, count(p), sorted(set(table["kind"])), seconds)
             rest = remaining.ahead(run, table, rates.set_index("kind")["rate"].dropna().to_dict())
             if not busy:

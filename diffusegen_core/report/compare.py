@@ -20,6 +20,7 @@ from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.measures import intervals
 from diffusegen_core.report import claims, otherclaims, published, verdict_tables
 from diffusegen_core.report.comparisons import PRINTED, SMALL_SETS
+from diffusegen_core.report.paperclaims import Claim
 from diffusegen_core.report.rule import Verdict
 from diffusegen_core.report.segment_tables import effort, with_interval
 from diffusegen_core.run import GRIDS, Run
@@ -54,11 +55,11 @@ class Joined:
         first = self.runs[0].params
         found = claims.judge(self.images, first.segment.resamples, first.seed, self.groups,
                              how=first.augment)
-        others = {(one.claim, one.comparison): one for run in reversed(self.runs)
-                  for one in otherclaims.of(run)}
-        kept = [one for run in self.runs for one in otherclaims.of(run)
-                if others.pop((one.claim, one.comparison), None) is not None]
-        return claims.ordered([*found, *kept])
+        others: dict[tuple[Claim, str], Verdict] = {}  # of the first run that has it
+        for run in self.runs:
+            for one in otherclaims.of(run):
+                others.setdefault((one.claim, one.comparison), one)
+        return claims.ordered([*found, *others.values()])
 
 
 def join(runs: Sequence[Run]) -> Joined:

@@ -215,8 +215,8 @@ def _interval(run: Run, result: Tested, values: pd.DataFrame, generators: dict[i
     """The interval of values (seeds x images) on the first test set, as for verdicts: by whole groups of
     images."""
     groups = next(test.groups for test in result.tests if test.pairs is not None)
-    how = run.params.segment.resamples, run.params.seed, generators
-    return intervals.of_groups(values, groups.of, *how) if groups else intervals.of(values, *how)
+    return intervals.of_groups(values, groups.of if groups else None, run.params.segment.resamples,
+                               run.params.seed, generators)
 
 
 def _first(result: Tested) -> pd.DataFrame:

@@ -81,9 +81,13 @@ def edits(profile: str | Path, folder: Path) -> tuple[Said | None, dict[str, Any
     defaults = _texts(usual)
     now, own = _texts(values), {**defaults, **_texts(_flat(load(folder)))}
     before = own if taken is None else taken
-    changed = [name for name in {**now, **before} if now.get(name, defaults.get(name)) not in (
-        before.get(name, defaults.get(name)), own.get(name))]
-    told = ", ".join(f"{name} {now.get(name, defaults.get(name))}" for name in changed)
+
+    def value(of: Said, name: str) -> str | None:
+        return of.get(name, defaults.get(name))
+
+    changed = [name for name in {**now, **before}
+               if value(now, name) not in (value(before, name), own.get(name))]
+    told = ", ".join(f"{name} {value(now, name)}" for name in changed)
     if file and taken is not None:
         if changed:
             log.warning("%s was edited. The run %s takes these changes: %s.", path.name, folder.name, told)
@@ -96,9 +100,13 @@ def edits(profile: str | Path, folder: Path) -> tuple[Said | None, dict[str, Any
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Plain parameters by dotted names, without those that identify the run."""
-    return {key: value for name, section in values.items() if name not in ("profile", "run_dir")
-            for key, value in ({f"{name}.{last}": one for last, one in section.items()}
-                               if isinstance(section, dict) else {name: section}).items()}
+    flat: dict[str, Any] = {}
+    for name, section in values.items():
+        if isinstance(section, dict):
+            flat |= {f"{name}.{last}": one for last, one in section.items()}
+        elif name not in ("profile", "run_dir"):
+            flat[name] = section
+    return flat
 
 
 def _texts(values: Mapping[str, Any]) -> Said:
