@@ -658,6 +658,16 @@ def test_a_mask_is_read_as_those_of_the_data(tmp_path: Path, of_data: dict, valu
     assert painting._mask(None, data) is None
 
 
+def test_a_mask_is_an_array_with_a_plane_for_each_class_where_these_have_files_of_their_own(tmp_path: Path):
+    data = params.validate({"data": {"source": "d", "labels": {"_a": "liver", "_b": "tumour"}}}).data
+    drawn = np.zeros((16, 16, 2), np.uint8)
+    drawn[2:8, 2:8, 0] = 1
+    drawn[9:12, 9:12, 1] = 255
+    np.save(tmp_path / "mask.npy", drawn)
+    np.testing.assert_array_equal(painting._mask(tmp_path / "mask.npy", data),
+                                  (drawn[..., 0] > 0) + 2 * (drawn[..., 1] > 0))
+
+
 def test_a_mask_may_lie_in_that_organ_alone(run: Run):
     pairs, grey = lesions_of_three_classes(), np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
     inside, across = (LESION * disc(x, 50, 6).astype(np.uint8) for x in (36, 92))

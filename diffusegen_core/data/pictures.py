@@ -194,13 +194,16 @@ def _classes(path: Path, how: Data) -> np.ndarray:
 
 def mask_of(path: Path, how: Data) -> np.ndarray:
     """The mask (H, W, M) in {0, 1} of a file by data.labels; where these go by file names, by the numbers of
-    data.classes, from 1. UserError for a file that cannot be read, or has unmapped values."""
+    data.classes, from 1, or an array with a plane for each of several. UserError for a file that cannot be
+    read, or has unmapped values."""
+    raster = rasters.decoded(path)
     if how.label_kind == "name":
-        numbers = {str(place + 1): (place,) for place in range(len(how.classes))}
+        planar = raster.format == "NumPy" and raster.values.shape[2] == len(how.classes) > 1
+        numbers = {str(place + (not planar)): (place,) for place in range(len(how.classes))}
         rule = Rule(how.classes, "value", numbers, how.overlap)
     else:
         rule = labels.rule(how)
-    mask, complaints = labels.read(rule, rasters.decoded(path))
+    mask, complaints = labels.read(rule, raster)
     wrong = [f"{problem}, {detail}" for problem, detail in complaints if problem != labels.EMPTY]
     if wrong:
         raise UserError(f"{path}: {wrong[0]}.")
