@@ -131,7 +131,7 @@ def page(run: Run, subset: Run | None, wall: dict[str, Any], noise: list[Pairs])
     several = [trainings.table(run)] if run.params.generators > 1 else []
     parts = [
         HEAD.replace("{apart}", apart(run)), "## Set-up", setup(run), command(run),
-        "## Time", TIME, timed(wall),
+        "## Time", TIME, timed(wall), *elsewhere(run, wall),
         "## Samples", PICTURES, masked(noise), figure(),
         "## What was found", answer.table(run, verdicts=verdicts), keynumbers.table(run),
         "## Distances, copies and memory", evaluate_tables.equal(evaluated),
@@ -228,6 +228,13 @@ def timed(wall: dict[str, Any]) -> Table:
                          columns=["chapter", "wall time"])
     one = "one generator" if wall["generators"] == 1 else f"{wall['generators']} generators"
     return show(frame, "times", f"Wall times of the profile with {one}, computed on {wall['device']}.")
+
+
+def elsewhere(run: Run, wall: dict[str, Any]) -> Iterator[str]:
+    """A sentence where the times are not those of this run."""
+    if wall["device"] != (device := tables.work(run)[1]):
+        yield (f"What follows was computed on {device}, in part beside other programs: its own times are in "
+               "the table of answers.")
 
 
 def masked(noise: list[Pairs]) -> str:
