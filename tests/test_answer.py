@@ -35,6 +35,7 @@ from diffusegen_core.report import (
     recommendation,
     rule,
     showcase,
+    tables,
     unfinished,
     verdict_tables,
 )
@@ -165,6 +166,13 @@ def test_wilsons_interval_is_scipys() -> None:
     for hits, of in ((0, 12), (3, 20), (20, 20)):
         assert shares.wilson(hits / of, of) == pytest.approx(
             tuple(binomtest(hits, of).proportion_ci(0.95, method="wilson")), abs=1e-9)
+
+
+def test_long_questions_break_into_lines() -> None:
+    """Else the column of reasons is a few letters wide."""
+    table = tables.show(pd.DataFrame([("And what?", "undecided", "x")], columns=[tables.QUESTION, "a", "b"]),
+                        "x", "X.")
+    assert ":class: in-words" in table._repr_markdown_()
 
 
 def test_pairs_of_a_source_are_not_as_many_as_independent_ones() -> None:

@@ -358,7 +358,7 @@ def test_a_card_that_the_parameters_name_is_kept_and_a_warning_says_so_once(
             monkeypatch.setenv(fanout.SCHEDULER, cluster.scheduler_address)
             for _ in range(workers):
                 fanout.run(listed, [fanout.Item("x", ws, {"folder": tmp_path})], "Card")
-        warned = [line for line in caplog.messages if "cuda:1 is one card for all 2 workers" in line]
+        warned = [line for line in caplog.messages if "cuda:1 is one GPU for all 2 workers" in line]
         assert len(warned) == (workers > 1 and chosen == 1)
     assert found == 3 * [chosen] * (chosen is not None)
 

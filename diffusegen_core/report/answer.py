@@ -35,7 +35,7 @@ from diffusegen_core.report.rule import (
     Verdict,
 )
 from diffusegen_core.report.segment_tables import WORDS, with_interval
-from diffusegen_core.report.tables import Table, show, work
+from diffusegen_core.report.tables import QUESTION, Table, show, work
 from diffusegen_core.report.unfinished import Progress
 from diffusegen_core.run import Run
 
@@ -112,7 +112,7 @@ def table(run: Run, name: str = "summary-answers", verdicts: list[Verdict] | Non
     missed = " ".join(missing(run, [one.question for one in answers]))
     rows = [(one.question, one.verdict, one.basis) for one in answers] or [
         ("All questions", NOT_MADE, "The run has made nothing yet that answers any.")]
-    frame = pd.DataFrame(rows, columns=["question", "answer", "because"])
+    frame = pd.DataFrame(rows, columns=[QUESTION, "answer", "because"])
     return show(frame, name, " ".join(filter(None, [
         _about([one.question for one in answers]), mixed, missed])))
 

@@ -41,6 +41,7 @@ MARKUP = "\\|`*_{}[]$#~"  # characters that are markup in a cell or a caption
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 IN_WORDS = "pairs"  # the heading of a first column that names data types in words
+QUESTION = "question"  # of one that asks
 FOLDED, NOT_ASKED = "The paper's values", "Not asked for in this run"
 Formats = Mapping[str, str]  # column -> format specification, such as ".3f"
 
@@ -83,7 +84,7 @@ class Table:
         # Classes for the stylesheet: a second column that must not break at hyphens, a first one of words
         # that may break, or names of files, which offer no place to break and so may break anywhere.
         kinds = ":class: kind-2\n" if list(self.frame.columns[1:2]) == ["data type"] else ""
-        kinds = ":class: in-words\n" if list(self.frame.columns[:1]) == [IN_WORDS] else kinds
+        kinds = ":class: in-words\n" if list(self.frame.columns[:1]) in ([IN_WORDS], [QUESTION]) else kinds
         kinds = kinds or (":class: long-names\n" if "nearest training image" in self.frame else "")
         return f":::{{table}} {self.caption}\n:name: {self.name}\n{kinds}\n{body}\n:::\n"
 
