@@ -479,7 +479,7 @@ def test_a_claim_on_both_chapters_says_which_of_its_comparisons_came_out_how() -
     row, = verdict_tables.summary(both)
     assert (row["verdict on this run"].partition(" for")[0], row["comparisons"]) == (
         REFUTED, "1 supported (small sets), 1 refuted (pairs alone)")
-    assert "networks trained on such pairs alone, and on small real sets with them" in row["claim"]
+    assert "networks trained on such pairs alone, and on small sets of real and such pairs" in row["claim"]
     assert verdict_tables.summary(both[:1])[0]["comparisons"] == "1 refuted"
 
 
