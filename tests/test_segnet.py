@@ -123,7 +123,7 @@ def test_an_encoder_that_cannot_be_had(encoder, words):
 
 def test_a_recipe_of_an_unknown_encoder_is_refused_in_words():
     with pytest.raises(UserError, match="Did you mean mobilenet_v2"):
-        segnet.decided_by(settings(encoder="mobilenet_v22"), 0)
+        segnet.decided_by(settings(encoder="mobilenet_v22", weights="pretrained"), 0)
 
 
 def test_predictions_hang_on_no_other_image_and_the_input_range_matters(few):

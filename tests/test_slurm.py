@@ -202,7 +202,7 @@ def test_a_run_ends_whose_jobs_all_end_before_a_worker_comes(
         queue: Callable[[], list[str]], described: Callable[..., Path], tmp_path: Path, monkeypatch) -> None:
     from diffusegen_core.parallel import slurm
     monkeypatch.setattr(slurm, "FRUITLESS", 2)
-    with pytest.raises(UserError, match=r"Job after job of Slurm ends .*: (\S+)\. What is") as caught, \
+    with pytest.raises(UserError, match=r"Job after job of Slurm ends .*: (\S+)\. Finished work") as caught, \
             machines.hold(tmp_path, slurm=described(before="[echo No such module., exit 1]")):
         fanout.run(job_and_threads, items(1), "Where")
     [log] = [word.rstrip(".") for word in str(caught.value).split() if word.startswith("/")]

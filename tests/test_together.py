@@ -235,8 +235,8 @@ def test_the_cards_of_a_worker_are_different_ones_that_fewest_others_have(four_c
 
 @pytest.mark.parametrize(("changes", "message"), [
     ([("train.devices", 0)], r"train\.devices: Input should be greater than 0"),
-    ([("train.devices", 5)], r"train\.devices 5 exceeds train\.batch_size 4: each card needs an image"),
-    ([TWO, ("device", "cuda:1")], r"device cuda:1 is one card, and train\.devices asks for 2: set device"),
+    ([("train.devices", 5)], r"train\.devices 5 exceeds train\.batch_size 4: each GPU needs an image"),
+    ([TWO, ("device", "cuda:1")], r"device cuda:1 is one GPU, and train\.devices asks for 2: set device"),
 ])
 def test_a_number_that_cannot_be_is_refused_at_once(nano_params: Params, changes: list, message: str):
     with pytest.raises(UserError, match=message) as error:
