@@ -34,7 +34,7 @@ from diffusegen_core.data import (
 from diffusegen_core.data.masks import Like
 from diffusegen_core.data.planes import Planes
 from diffusegen_core.run import Run
-from diffusegen_core.store import files, lock, seeds
+from diffusegen_core.store import files, lock, moves, seeds
 from diffusegen_core.store.artifacts import differences
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ def _changed(there: dict[str, Any], recipe: dict[str, Any]) -> Iterator[str]:
 
 
 def _elsewhere(out: Path) -> str:
-    return f"Name another folder, such as --out {shlex.quote(str(files.free_beside(out)))}."
+    return f"Name another folder, such as --out {shlex.quote(str(moves.free(out)))}."
 
 
 def _finished(out: Path) -> dict[str, pairsets.Row]:

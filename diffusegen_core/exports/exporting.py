@@ -24,7 +24,7 @@ from diffusegen_core.exports import (
 from diffusegen_core.exports.cases import ExportSet
 from diffusegen_core.painting import refuse_place
 from diffusegen_core.run import Run
-from diffusegen_core.store import files
+from diffusegen_core.store import files, moves
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def _refuse_filled(place: Path, to: str = "") -> None:
         files.refuse_filled(place)
     except UserError:
         is_named = to == "nnunet" and to_nnunet.NAME.fullmatch(place.name)
-        free = (to_nnunet.free_beside if is_named else files.free_beside)(place)
+        free = (to_nnunet.free_beside if is_named else moves.free)(place)
         raise UserError(f"{place} already exists, and nothing in it is replaced. Name another folder: "
                         f"--out {shlex.quote(str(free))}.") from None
 

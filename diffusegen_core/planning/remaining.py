@@ -22,9 +22,9 @@ from diffusegen_core.store.artifacts import NotMadeError, OutdatedError, key
 WORK = "work.json"  # in the run folder: the counted work, as counting takes seconds
 COLUMNS = ["chapter", "work", "kind", "items", "flop"]
 # Time per FLOP relative to that of training, by kind of work: from `diffusegen plan params/smoke.yaml` on one
-# core of an AMD EPYC; segmentation is the geometric mean of five runs (1.2 to 6.2), judging that of two on 18
-# and 40 pairs with MobileNetV2 (2.6 and 11, beside other work). It scales the pace of the run's own finished
-# parts.
+# core of an AMD EPYC; segmentation is the geometric mean of five runs (1.2 to 6.2), judging lies between
+# two runs on 18 and 40 pairs with MobileNetV2 (2.6 and 11, beside other work). It scales the pace of the
+# run's own finished parts.
 RELATIVE = {"features": 2.1, "sampling": 0.95, "training": 1.0, "styling": 1.7, "GAN": 7.8, "judging": 5.0,
             "segmentation": 2.1}
 OPENING = 20.0  # approximate seconds of a chapter with nothing to make: imports, tables, figures

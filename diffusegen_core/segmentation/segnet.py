@@ -268,8 +268,8 @@ def _epoch(state: EpochState, train: Pairs, settings: Segment, seed: int, device
 def _loss(kind: Planes) -> nn.Module:
     """The published loss: soft Dice of the lesion's channel over the whole batch, with a smoothing term of 1,
     which is 0.5 in the library's halved formula. For several classes it is their mean, computed from
-    independent logits where they overlap. Where a batch's true masks lack a class, the
-    library counts its loss as 0, and the formula, with the smoothing term, as nearly 1.
+    independent logits where they overlap. Where a batch's true masks lack a class, the library counts its
+    loss as 0, and the formula, with the smoothing term, as nearly 1.
     """
     from segmentation_models_pytorch.losses import DiceLoss
 

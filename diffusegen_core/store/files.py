@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import platform
@@ -83,13 +82,6 @@ def refuse_filled(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} already exists, and nothing in it is replaced. Name a new or empty "
                         "folder.")
-
-
-def free_beside(folder: Path) -> Path:
-    """The first of FOLDER-2, FOLDER-3, ... that is not there."""
-    whole = folder if folder.name not in ("", "..") else folder.resolve()  # such as "."
-    return next(one for one in (whole.with_name(f"{whole.name}-{number}") for number in itertools.count(2))
-                if not one.exists())
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> Path:

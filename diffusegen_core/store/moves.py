@@ -85,6 +85,7 @@ def move(source: Path, folder: Path, names: list[str]) -> None:
 
 def free(path: Path) -> Path:
     """The path, or the first of path-2, path-3, ... that does not exist."""
+    path = path.resolve() if path.name in ("", "..") else path  # such as ".", which has no name to add to
     number, candidate = 2, path
     while os.path.lexists(candidate):
         number, candidate = number + 1, path.with_name(f"{path.name}-{number}")
