@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,17 +50,33 @@ def data_check(
     told = params.section(params.load(params.profile_file(profile)), "data") if profile else {}
     globs = {name: glob for name, glob in (("images", images), ("masks", masks)) if glob}
     there = folder if folder.exists() else params.resolve(folder)
-    given = {**told, **changes.get("data", {}), **globs, **({"patients": patients} if patients else {})}
+    given: dict[str, Any] = {**told, **changes.get("data", {}), **globs,
+                             **({"patients": patients} if patients else {})}
     read_by = {} if "images" in given else layouts.only_patterns(there)
     given = {"object": "lesion", **read_by, **given}
     settings = params.typed(Data, given, "Parameters: data")
     made = checkup.checkup(there, clusters, settings)
+    if profile is None and "labels" not in given and (classes := _classes(made)):
+        del given["object"]  # these have names
+        settings = params.typed(Data, {**given, "labels": classes}, "Parameters: data")
+        made = checkup.checkup(there, clusters, settings)
+        names = ", ".join(f"{value}: NAME" for value in classes)
+        made = replace(made, lines=[*made.lines, (
+            checkup.LOOK, "labels", "classes guessed from the values of the masks, as `new` does; give them "
+                                    f"names: -p data.labels '{{{names}}}'")])
     if read_by:
         typer.echo(printable(f"Read by --images '{read_by['images']}' --masks '{read_by['masks']}', as `new` "
                              "does; in a parameter file of your own, set data.images and data.masks."))
     made = _with_prospects(made, settings)
     typer.echo("\n".join(map(printable, (made.text if whole else made.brief).split("\n"))))
     raise typer.Exit(1 if made.report.problems else 0)
+
+
+def _classes(made: "Checkup") -> dict[str, str]:
+    """The classes that `new` would read from masks which have more than two values; {} where it would not."""
+    from diffusegen_core.newprofile import guesses
+    found = guesses.labels(made.seen, made.report) or {}
+    return found if len(found) > 1 else {}
 
 
 def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":
@@ -85,12 +101,21 @@ def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":
     if count := len(made.report.pairs):
         listed = replace(made.report, pairs=made.seen.listed)
         own = settings.model_copy(update={"source": str(listed.folder), "count": None})  # as `new` takes them
-        part, held = firstlook.share(listed, {pair.name for pair in made.report.pairs}, own)
+        usable = {pair.name for pair in made.report.pairs}
+        _, held = firstlook.share(listed, usable, own)
         of = f"{counted(count, 'pair')}, of which `new` holds out {held}"
         lines.append((OK, "number", f"{of}: enough for a verdict") if held >= LEAST_IMAGES else
-                     (LOOK, "number", f"{of}: too few for a verdict, which needs {LEAST_IMAGES} test images "
-                                      f"(a larger -p data.holdout than {part:g} holds out more)"))
+                     (LOOK, "number", f"{of}: too few for a verdict, which needs {LEAST_IMAGES} test images"
+                                      f"{_enough(firstlook.least(listed, usable, own))}"))
     return replace(made, lines=[*made.lines, *lines])
+
+
+def _enough(least: tuple[float, int] | None) -> str:
+    """With which share there are enough test images, in words."""
+    if least is None:
+        return "; no share holds out so many, so test on another folder (-p segment.held_out DIR)"
+    share, left = least
+    return f" (with -p data.holdout {share:g} it holds out enough, and {left} are left to train on)"
 
 
 @data_app.command("fetch")

@@ -61,4 +61,13 @@ def new(
                "`diffusegen plan` says more about the time. Then:\n"
                f"  diffusegen run {shlex.quote(str(out))} --to 3  # trains and paints: look at the pairs\n"
                f"  diffusegen run {shlex.quote(str(out))}         # makes the rest\n"
-               "Where cores or GPUs would be idle, --workers N, such as 2, is faster.")
+               f"{_workers(device)}".rstrip())
+
+
+def _workers(device: str) -> str:
+    """What --workers does on this machine, a line; "" where all of it computes a single item."""
+    from diffusegen_core.config import devices
+    count, what = devices.units(device)
+    return "" if count == 1 else (
+        f"This machine has {count} {what}. With --workers {count}, so many items (models, sets of pairs, "
+        f"networks) are computed at once, each on {'its own' if what == devices.CARDS else 'one of them'}.")

@@ -43,6 +43,7 @@ def plan(
     from diffusegen_core.planning import plan as planning
     from diffusegen_core.planning import preflight
     from diffusegen_core.planning import status as run_status
+    from diffusegen_core.store import lock
     made = planning.make(p, seconds)
     typer.echo(made.text)
     for note in preflight.notes(p):
@@ -53,7 +54,7 @@ def plan(
     there, finished = run_status.beside_plan(this, made)
     if there:
         typer.echo(f"\n{printable_lines(there)}")
-    if finished:
+    if finished or lock.holder(this.folder):
         return
     given = "".join(f" -p {key} {shlex.quote(value)}" for key, _, value in
                     (text.partition("=") for text in overrides or []))

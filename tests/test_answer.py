@@ -474,7 +474,8 @@ def test_the_smallest_gain_that_can_be_told_is_a_limit_as_new_says_it() -> None:
     p = params.validate({"segment": {"seeds": 3}, "augment": {"seeds": 3}})
     line, = [one for one in limits.of(p, tests=limits.Tests(36, "")) if "from chance" in one]
     assert line == ("Gains in Dice below about 0.14 cannot be told from chance, with 36 test images and 3 "
-                    "repetitions.")
+                    "repetitions. A gain of 0.05 would take more of both: 124 test images and 12 "
+                    "repetitions, for example (by the spread of an earlier run).")
     line, = [one for one in limits.of(p, tests=limits.Tests(
         36, "patient", 9, power.Own(0.07, 3, 1.0, 8))) if "from chance" in one]
     assert line.startswith("Gains in Dice below about 0.07 cannot"), "by the run's own spread"
@@ -488,20 +489,24 @@ def test_the_smallest_gain_that_can_be_told_is_a_limit_as_new_says_it() -> None:
     assert few == "The 36 test images are of 9 patients: intervals for others are wide."
     assert not [one for one in limits.of(p, tests=limits.Tests(36, "patient", 12)) if " are of 12 " in one]
     line, = [one for one in limits.of(p, tests=limits.Tests(36, "patient", 12)) if "from chance" in one]
-    assert line.endswith(" Several of these images are of one patient, so the limit is higher.")
+    assert line.endswith(" Several of these images are of one patient, so the limit is higher, and such a "
+                         "gain takes more.")
     assert not [one for one in limits.of(p) if "from chance" in one]
     assert not [one for one in limits.of(p, {"train"}, tests=limits.Tests(36, "")) if "from chance" in one]
 
 
 def test_weak_networks_are_a_limit_with_what_follows() -> None:
     def lines(alone: float, unseen: float | None) -> list[str]:
-        found = limits.Tests(36, "", alone=(alone, 14.3), unseen=unseen)
+        found = limits.Tests(36, "", alone=limits.Alone(alone, 14.3), unseen=unseen)
         return [one for one in limits.of(params.validate({}), tests=found) if " are weak: " in one]
     assert not lines(0.8, 0.8)
     assert not lines(0.8, None)
     networks, judges = lines(0.486, 0.42)
     assert "on 14 real pairs alone, for 12 epochs, they reach 0.49 in polyp Dice on the test im" in networks
     assert "real pairs that they have not seen, they reach 0.42 in polyp Dice" in judges
+    organ, = [one for one in limits.of(params.validate({}), tests=limits.Tests(
+        36, "", alone=limits.Alone(0.3, 14.3, "liver_lesion"))) if " are weak: " in one]
+    assert r"they reach 0.30 in Dice of liver\_lesion on the test images that show it." in organ
 
 
 def test_how_well_networks_find_real_objects_is_that_of_the_largest_set() -> None:
@@ -509,9 +514,9 @@ def test_how_well_networks_find_real_objects_is_that_of_the_largest_set() -> Non
     small = run.finished("augment")
     small.runs = pd.DataFrame({"data_type": ["Real", "Real", "Paste"], "size": [16, 90, 90],
                                "real_pairs": [12, 71, 70]})
-    dice, pairs = opening._alone(small, "HyperKvasir")
-    assert (round(dice, 1), pairs) == (0.6, 71)
-    assert opening._alone(small, "CVC-ClinicDB") is None
+    dice, *others = opening._alone(run.params, small, "HyperKvasir")
+    assert (round(dice, 1), *others) == (0.6, 71, "")
+    assert opening._alone(run.params, small, "CVC-ClinicDB") is None
     real = pd.DataFrame({"agreement": [0.2, 0.6]})
     scorers = SimpleNamespace(scorers=SimpleNamespace(real=real))
     assert opening._unseen(SimpleNamespace(finished={"filter": scorers}.get)) == pytest.approx(0.4)
@@ -529,9 +534,9 @@ def test_the_key_numbers_call_all_pairs_no_part_of_them(monkeypatch: pytest.Monk
     monkeypatch.setattr(cost, "spent", lambda run: [])
     run = SimpleNamespace(params=params.validate({"inpaint": {"sources": sources}}),
                           finished={"segment": small, "data": range(90)}.get)
-    caption = keynumbers.table(run).caption
-    assert told in caption
-    assert ("they may do better than the sources" in caption) == (sources == 16)
+    alone, = [note for note in keynumbers.table(run).notes if "kind of pairs alone" in note]
+    assert told in alone
+    assert ("they may do better than the sources" in alone) == (sources == 16)
 
 
 @pytest.mark.parametrize(("seeds", "told"), [
@@ -725,11 +730,13 @@ def test_the_gains_say_which_pairs_were_not_tried_and_why_real_pairs_have_two_va
     assert gains["painted pairs (2-Paint)"] == keynumbers.NOT_TRIED
     assert gains["real pairs (Real)"].endswith("] alone, trained anew")
     assert gains["painted and styled pairs (2-Styled-Paint)"].startswith("+0.1")
-    assert " Not tried: chapter 7 was not asked for these pairs (`augment.types`)." in table.caption
-    assert keynumbers.ANEW in table.caption
-    assert "Dice is polyp Dice on HyperKvasir." in table.caption
+    assert "Not tried: chapter 7 was not asked for these pairs (`augment.types`)." in table.notes
+    assert keynumbers.ANEW in table.notes
+    assert table.caption == ("Key numbers of this run; Dice and differences with 95 % intervals. Dice is "
+                             "polyp Dice on HyperKvasir.")
     small = keynumbers.table(run)
-    assert not [words for words in (keynumbers.ANEW, "Not tried") if words in small.caption]
+    assert not [note for note in small.notes if note.startswith((keynumbers.ANEW, "Not tried"))]
+    assert small.notes, "how gains are computed"
     assert small.frame["gain over 16 real pairs"][0].endswith("] alone")
 
 
@@ -745,11 +752,11 @@ def test_where_generators_see_small_sets_pairs_of_other_clusters_could_not_be_tr
     made = {"augment": run.finished("augment"), "segment": SimpleNamespace(
         images=pairs, runs=pairs, tests=run.finished("augment").tests, complete=True)}
     monkeypatch.setattr(cost, "spent", lambda run: [])
-    caption = keynumbers.table(SimpleNamespace(params=subset, finished=made.get)).caption
+    notes = keynumbers.table(SimpleNamespace(params=subset, finished=made.get)).notes
     told = {"the generators": "the generators of chapter 7 see only small sets, in 1 cluster "
             "(`augment.subset_clusters`)", "chapter 7 was": "chapter 7 was not asked for these pairs "
             "(`augment.types`)"}
-    assert f" Not tried: {', or '.join(told[one] for one in why)}." in caption
+    assert f"Not tried: {', or '.join(told[one] for one in why)}." in notes
 
 
 def test_more_real_pairs_have_a_row_of_their_own() -> None:
@@ -787,8 +794,8 @@ def test_of_several_generators_copies_and_memory_are_told_of_the_first() -> None
         for one in (answer.copied(audited(False), p), answer.remembered(audited(False), p)):
             assert one.basis.endswith("; for the first of 3 generators") == told
         run = SimpleNamespace(params=p, finished={"evaluate": audited(False)}.get)
-        caption = keynumbers._audited(run, ["2-Styled-Paint"])
-        assert (caption == " Near-copies and distances are for the first of 3 generators.") == told
+        notes = list(keynumbers._audited(run, ["2-Styled-Paint"]))
+        assert notes == ["Near-copies and distances are for the first of 3 generators."] * told
 
 
 def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_of_pasted_ones(
@@ -819,5 +826,8 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
     table = keynumbers.table(run)
     cells = dict(zip(table.frame["pairs"], table.frame["near-copies (by chance)"], strict=True))
     assert cells["pasted pairs (Paste)"] == "30.0 % (2.0 %)"
-    assert "Pasted objects are all copies: their row shows how many of them the audit finds." in table.caption
-    assert "Copies that were moved, turned or scaled may be missed." in table.caption
+    assert "Pasted objects are all copies: their row shows how many of them the audit finds." in table.notes
+    assert "Copies that were moved, turned or scaled may be missed." in table.notes
+    folded = table._repr_markdown_().partition("::::{dropdown} How to read this table\n- ")[2]
+    assert folded.count("\n- ") == len(table.notes) - 1
+    assert table._repr_html_().count("<li>") == len(table.notes)

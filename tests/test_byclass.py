@@ -89,6 +89,21 @@ def test_the_class_that_is_painted_has_advice_of_its_own():
     assert list(byclass.painted(SimpleNamespace(params=p, finished=lambda name: None))) == []
 
 
+@pytest.mark.parametrize(("classes", "dice_2", "told"), [
+    (None, 0.3, ("tumour_2", 0.3)), (["tumour_2"], 0.9, ("tumour_2", 0.9)), (None, 0.9, ("liver", 0.5))])
+def test_networks_are_as_weak_as_in_the_painted_class_that_they_find_worst(
+        classes: list[str] | None, dice_2: float, told: tuple[str, float]):
+    p = params.validate({**TWO.model_dump(), "inpaint": {"classes": classes, "within": None}})
+    result = run_of(p).finished("augment")
+    is_real = result.images["data_type"] == "Real"
+    shown = is_real & (result.images["image"].astype(int) % 2 == 0)
+    result.images.loc[shown, "dice_2"] = dice_2
+    name, dice = byclass.weakest(result, "HyperKvasir", 16, p)
+    assert (name, round(dice, 1)) == told, "images without a tumour count for nothing"
+    result.images["size"] = np.nan
+    assert byclass.weakest(result, "HyperKvasir", float("nan"), p)[0] == name, "chapter 6 has no sizes"
+
+
 def test_every_painted_type_that_was_tried_has_a_column():
     run = run_of(TWO)
     images = run.finished("augment").images

@@ -372,6 +372,26 @@ def test_a_check_guesses_patients_as_new_does_and_says_where_pairs_are_enough(tm
     assert "ok    number       60 pairs, of which `new` holds out 21: enough for a verdict" in told
 
 
+def test_a_check_guesses_classes_as_new_does(tmp_path: Path):
+    for number in range(4):
+        image, mask, _ = phantom.draw(0, number, 32)
+        dataset.write_pair(tmp_path, f"x{number}", image, mask)
+        values = np.zeros((32, 32), np.uint8)
+        values[4:20, 4:20], values[8:12, 8:12] = 1, 3
+        Image.fromarray(values).save(tmp_path / "masks" / f"x{number}.png")
+    result = call("data", "check", tmp_path)
+    assert result.exit_code == 0
+    assert re.search(r"ok    mask values  0 .*; classes: class_1, class_3\n", result.stdout)
+    assert ("look  labels       classes guessed from the values of the masks, as `new` does; give them "
+            "names: -p data.labels '{1: NAME, 3: NAME}'") in result.stdout
+    named = call("data", "check", tmp_path, "-p", "data.labels", "{1: liver, 3: cyst}")
+    assert "classes: liver, cyst" in named.stdout
+    assert "classes guessed" not in named.stdout
+    other = tmp_path.parent / "own.yaml"
+    other.write_text("data: {object: cyst}\n")
+    assert call("data", "check", tmp_path, "--profile", other).exit_code == 1, "as a run with it would refuse"
+
+
 def test_a_check_and_new_hold_out_the_same_whole_patients(tmp_path: Path):
     image, mask, _ = phantom.draw(0, 0, 16)
     for number in range(30):
@@ -380,7 +400,13 @@ def test_a_check_and_new_hold_out_the_same_whole_patients(tmp_path: Path):
     held = len(firstlook.look(tmp_path, {}, "^(one|two)", {}).held)
     assert held == 2
     assert ("look  number       30 pairs, of which `new` holds out 2: too few for a verdict, which needs 20 "
-            "test images (a larger -p data.holdout than 0.3 holds out more)") in told
+            "test images; no share holds out so many, so test on another folder (-p segment.held_out DIR)"
+            ) in told
+    for number in range(10):
+        dataset.write_pair(tmp_path, f"three_{number:02d}", image, mask)
+    told = call("data", "check", tmp_path).stdout
+    assert ("`new` holds out 12: too few for a verdict, which needs 20 test images (with -p data.holdout "
+            "0.49 it holds out enough, and 20 are left to train on)") in told
 
 
 def test_a_check_refuses_a_file_of_parameters_whose_section_is_a_value(tmp_path: Path):

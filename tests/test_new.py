@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import dask.system
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from diffusegen_core import cli
+from diffusegen_core import cli, cli_new
 from diffusegen_core.chapters import augment
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -71,15 +72,17 @@ def pairs(tmp_path: Path) -> Path:
     return tmp_path / "pairs"
 
 
-def test_the_file_is_one_that_run_takes_with_a_reason_for_each_choice(checkout, pairs, timed, offline):
+def test_the_file_is_one_that_run_takes_with_a_reason_for_each_choice(
+        checkout, pairs, timed, offline, monkeypatch):
     timed(0.1)
+    monkeypatch.setattr(dask.system, "CPU_COUNT", 3)
     result = call("new", pairs, "--minutes", "60")
     assert result.exit_code == 0, result.exception
     file = checkout / "params" / "mine.yaml"
     assert f"Written: {file}" in result.stdout
     assert re.search(r"Then:\n  diffusegen run params/mine\.yaml --to 3 .*\n  diffusegen run "
-                     r"params/mine\.yaml .*\nWhere cores or GPUs would be idle, --workers N, such as 2, is "
-                     r"faster\.\n$", result.stdout)
+                     r"params/mine\.yaml .*\nThis machine has 3 cores. With --workers 3, so many items .* "
+                     r"are computed at once, each on one of them[.]\n$", result.stdout)
     assert "; class: lesion" in call("data", "check", pairs, "--all").stdout, "both call it the same"
     assert re.search(r"^Time, on a device: .*, of which 2 train ", result.stdout, re.MULTILINE)
     p = params.validate({**params.load(file), "profile": "mine"})
@@ -150,6 +153,35 @@ def test_time_that_is_left_goes_into_training_and_the_next_size_is_told(
     assert made.best.larger.endswith("--minutes 10.")
     assert made.best.larger in making.text(made)
     assert making.make(Wish(pairs, 5.4)).best.rung.images in {rung.images for rung in ladder.LADDER}
+
+
+@pytest.mark.parametrize(("device", "there", "said"), [
+    ("cpu", (1, 4), ""), ("auto", (8, 1), ""),
+    ("cpu", (2, 4), "This machine has 2 cores. With --workers 2, so many items (models, sets of pairs, "
+                    "networks) are computed at once, each on one of them."),
+    ("cuda", (8, 4), "This machine has 4 GPUs. With --workers 4, so many items (models, sets of pairs, "
+                     "networks) are computed at once, each on its own.")])
+def test_workers_are_proposed_where_there_is_something_to_divide(monkeypatch, device, there, said):
+    monkeypatch.setattr(dask.system, "CPU_COUNT", there[0])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there[1])
+    assert cli_new._workers(device) == said
+
+
+@pytest.mark.parametrize(("minutes", "generators", "seeds"), [
+    (18, 1, 3), (25, 1, 5), (40, 1, 8), (40, 3, 3)])
+def test_time_that_is_left_in_the_end_goes_into_repetitions(minutes, generators, seeds):
+    rung = replace(ladder.LADDER[1], generators=generators)
+    sections = lambda one: {"segment": {"seeds": Line(one.seeds)}}  # noqa: E731
+    def made(chosen: dict) -> Plan:
+        count = chosen["segment"]["seeds"].value
+        table = pd.DataFrame({"kind": ["networks"], "flop": [float(count)], "seconds": [240.0 * count]})
+        return Plan(table, "mine", 32, "", None, "a device")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plan, "make", lambda chosen, seconds: made(chosen))
+        best = fitting.Fit(rung, sections(rung), made(sections(rung)))
+        found = fitting._repeated(best, 60 * minutes, sections, lambda chosen: chosen)
+    assert (found.rung.seeds, found.chosen["segment"]["seeds"].value) == (seeds, seeds)
 
 
 def test_a_folder_without_a_layout_is_read_where_one_way_takes_every_picture(
@@ -496,11 +528,13 @@ def test_the_gain_that_can_be_seen_shrinks_with_images_and_seeds():
 
 
 @pytest.mark.parametrize(("seeds", "generators", "sees", "told"), [
-    (3, 1, "all", "about 0.14 cannot be told from chance, with 36 test images and 3 repetitions. The mean"),
+    (3, 1, "all", "about 0.14 cannot be told from chance, with 36 test images and 3 repetitions. A gain of "
+                  "0.05 would take more of both: 124 test images and 12 repetitions, for example (by the "
+                  "spread of an earlier run). No mean"),
     (5, 3, "all", "about 0.23 cannot be told from chance, with 36 test images and 5 repetitions with the "
-                  "pairs of 3 generators. The mean"),
+                  "pairs of 3 generators. A gain of 0.05 would take more of both: 124 test images and 33 ge"),
     (5, 1, "subset", "about 0.13 cannot be told from chance, with 36 test images and 5 repetitions with the "
-                     "pairs of 5 generators. The mean"),
+                     "pairs of 5 generators. A gain of 0.05 would take more of both: 124 test images and 33"),
     (1, 1, "all", "")])
 def test_the_limits_tell_the_gain_that_seeds_and_generators_can_find(seeds: int, generators: int, sees: str,
                                                                      told: str):

@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from diffusegen_core.measures import intervals, power
+from diffusegen_core.newprofile import cautions
 from diffusegen_core.segmentation.sharing import shares
 
 
@@ -33,6 +34,16 @@ def test_the_gains_on_the_page_about_data_of_one_s_own_are_those_computed():
                                       for generators in (1, 3, 5)]
     three = [f"{power.visible(3, images):.2f}" for images in (20, 200)]
     assert f"With three seeds the first column is {three[0]} and {three[1]}." in " ".join(page.split())
+
+
+def test_the_largest_gain_measured_is_the_one_that_new_names():
+    page = (Path(__file__).parents[1] / "book" / "results_small.md").read_text()
+    numbers = page.partition("## What was found")[2].partition("\n## ")[0]
+    kinds = ("| pasted pairs (Paste)", "| painted and styled pairs")
+    gains = [float(gain) for row in numbers.splitlines() if row.startswith(kinds)
+             for gain in re.findall(r"([+-]0[.]\d{3}) \\\[", row)]
+    assert len(gains) == 6, "two sizes, three types"
+    assert round(max(gains), 1) == cautions.MEASURED
 
 
 def test_no_spread_and_too_much():

@@ -19,6 +19,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 BF16 = "avx512_bf16", "amx_bf16", "bf16"  # of x86 and ARM, as torch calls them
 WITHOUT = " without bf16"
+CARDS = "GPUs"
 # The numbers of the cards that a worker has; empty: all that are visible.
 own: ContextVar[tuple[int, ...]] = ContextVar("own", default=())
 
@@ -49,6 +50,11 @@ def device(name: str) -> torch.device:
 def on_cards(name: str) -> bool:
     """Whether a device parameter means cards, of this machine or of the workers'."""
     return name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
+
+
+def units(name: str) -> tuple[int, str]:
+    """How many GPUs or cores the work that a device parameter names can be divided among, and which."""
+    return (torch.cuda.device_count(), CARDS) if on_cards(name) else (dask.system.CPU_COUNT, "cores")
 
 
 def refuse_few(name: str, count: int, workers: int = 1) -> None:

@@ -62,9 +62,15 @@ def visible(seeds: int, images: int, generators: int = 1) -> float:
     seeds are divided, take the place of the seeds: with three of them the interval is wide, however many
     seeds there are.
     """
+    return smallest(*_assumed(seeds, images, generators))
+
+
+def _assumed(seeds: int, images: int, generators: int) -> tuple[Error, float, int]:
+    """The error by so many test images, the spread of seeds or generators, and how many of these there are,
+    by an earlier run."""
     several = min(seeds, generators) > 1
     count, spread = (min(seeds, generators), OF_GENERATORS) if several else (seeds, OF_SEEDS)
-    return smallest(Error(OF_IMAGES / np.sqrt(images)), spread, count)
+    return Error(OF_IMAGES / np.sqrt(images)), spread, count
 
 
 def smallest(images: Error, spread: float, count: int) -> float:
@@ -110,39 +116,42 @@ def plan(images: Error, spread: float, gain: float = GAIN) -> tuple[float, int |
 
 
 class Own(NamedTuple):
-    """What a run's own spread says."""
+    """What a run's own spread says, or that of an earlier one in its place."""
 
     gain: float
     """The least gain that it detects with POWER."""
     repeats: int
-    """How many seeds or generators it has."""
+    """How many seeds or generators the run has."""
     times: float
     """How many times as many test images a gain of GAIN takes."""
     needed: int | None
-    """With how many seeds or generators, cautiously; None for more than MOST."""
+    """With how many seeds or generators, by a run's own spread cautiously; None for more than MOST."""
 
 
 def limit(seeds: int, images: int, generators: int, together: str = "", own: Own | None = None) -> str:
-    """The gain that a run of so many seeds and test images will not detect, and by its `own` spread what a
-    gain of GAIN would take, as sentences; "" with one seed.
+    """The gain that a run of so many seeds and test images will not detect, and what a gain of GAIN would
+    take, as sentences; "" with one seed.
 
-    `together`: what several of the images are of one of, as "patient"; "" where each is of another. `own`
-    knows of this; None before a run has any spread.
+    `together`: what several of the images are of one of, as "patient"; "" where each is of another. `own`,
+    the run's own spread, knows of this; None before a run has any, whose place an earlier run's takes.
     """
-    gain = visible(seeds, images, generators) if own is None else own.gain
-    if not np.isfinite(gain):
+    assumed, spread_of, count = _assumed(seeds, images, generators)
+    told = own or Own(smallest(assumed, spread_of, count), count, *plan(assumed, spread_of))
+    if not np.isfinite(told.gain):
         return ""
     pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
-    several = (f" Several of these images are of one {together}, so the limit is higher."
-               if together and own is None else "")
+    several = (f" Several of these images are of one {together}, so the limit is higher, and such a gain "
+               "takes more." if together and own is None else "")
     spread = " by the spread of this run's own results" if own is not None else ""
-    return (f"Gains in Dice below about {gain:.2f} cannot be told from chance{spread}, with "
-            f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{several}"
-            f"{_takes(own, images, 'generator' if generators > 1 else 'repetition') if own else ''}")
+    takes = _takes(told, images, "generator" if generators > 1 else "repetition",
+                   "the spread of an earlier run" if own is None else "the cautious estimate of chapter 7")
+    return (f"Gains in Dice below about {told.gain:.2f} cannot be told from chance{spread}, with "
+            f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{takes}{several}")
 
 
-def _takes(own: Own, images: int, unit: str) -> str:
-    """What a gain of GAIN would take, and what of it is lacking, a sentence; "" where that is nothing."""
+def _takes(own: Own, images: int, unit: str, by: str) -> str:
+    """What a gain of GAIN would take, `by` which estimate, and what of it is lacking, a sentence; "" where
+    that is nothing."""
     more_of = own.needed is None or own.needed > own.repeats
     count = f"more than {MOST} {unit}s" if own.needed is None else f"{counted(own.needed, unit)}"
     least = f"{ceil(own.times * images)} test images"
@@ -151,7 +160,7 @@ def _takes(own: Own, images: int, unit: str) -> str:
     else:
         took = (f"more of both: {least} and {count}, for example" if more_of else
                 f"{least}: more than this run has; its {unit}s are enough")
-    return f" A gain of {GAIN:g} would take {took} (by the cautious estimate of chapter 7)." if took else ""
+    return f" A gain of {GAIN:g} would take {took} (by {by})." if took else ""
 
 
 def generators_of(seeds: int, generators: int, sees: str) -> int:

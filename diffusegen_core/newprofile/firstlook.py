@@ -1,6 +1,6 @@
 """The first part of `diffusegen new`: reading the folder, identifying patients, and holding some out."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,9 @@ class Folder:
     def enough(self, side: int, each_class: bool = False) -> tuple[float, int] | None:
         """The least data.holdout with enough test images for a verdict, on `each_class` if so, and how many
         pairs it leaves a run at this size; None where it would exceed MOST."""
-        usable = {pair.name for pair in self.seen.report.pairs} - self.left_out(side)
-        for hundredth in range(1, round(100 * MOST) + 1):
-            held = usable.intersection(_held(self.listed, self.settings, hundredth / 100, self.seed))
-            shown = checkup.showing(self.seen.seen, self.settings, held).values() if each_class else ()
-            if min([len(held), *shown]) >= power.LEAST_IMAGES:
-                return hundredth / 100, len(usable - held)
-        return None
+        return least(self.listed, {pair.name for pair in self.seen.report.pairs} - self.left_out(side),
+                     self.settings, self.seed, lambda held: checkup.showing(
+                         self.seen.seen, self.settings, held).values() if each_class else ())
 
     def lines(self, side: int) -> list[tuple[str, str, str]]:
         """What was found, one verdict per line, and who is held out of a run at this size."""
@@ -154,6 +150,17 @@ def share(listed: Report, usable: Collection[str], settings: Data, seed: int = 0
     held = {part: len(set(usable).intersection(_held(listed, settings, part, seed))) for part in SHARES}
     part = next((part for part, count in held.items() if count >= power.LEAST_IMAGES), OF_FEW)
     return part, held[part]
+
+
+def least(listed: Report, usable: set[str], settings: Data, seed: int = 0,
+          shown: Callable[[set[str]], Collection[int]] = lambda held: ()) -> tuple[float, int] | None:
+    """The least data.holdout that holds out as many of the `usable` pairs as a verdict needs, and how many it
+    leaves; None where it would exceed MOST. Of what is held out, all numbers of `shown` have to suffice."""
+    for hundredth in range(1, round(100 * MOST) + 1):
+        held = usable.intersection(_held(listed, settings, hundredth / 100, seed))
+        if min([len(held), *shown(held)]) >= power.LEAST_IMAGES:
+            return hundredth / 100, len(usable - held)
+    return None
 
 
 def _held(listed: Report, settings: Data, share: float, seed: int) -> list[str]:

@@ -20,6 +20,7 @@ MOST_MINUTES = 10_000.0  # that a user may ask for
 WORTH = 1.25  # the least factor by which more training images than the rung's are worth the time
 SPARE = 0.9  # share of the time left that more training may take, as no plan is exact
 GENERATORS = 3  # that a verdict on the method needs
+REPETITIONS = 8, 5  # instead of the three of a verdict, where there is time: intervals become narrower
 TRAINING = "training"  # the kind of work in a plan
 GROWING = {  # what a larger run may have more of, in words
     ("data", "image_size"): "images of {} px", ("model", "base_channels"): "networks of {} channels",
@@ -53,7 +54,7 @@ class Fit:
         rung, chosen, needed = self.following
         more = [words.format(value) for (section, name), words in GROWING.items()
                 if (value := chosen[section][name].value) > self.chosen[section][name].value]
-        run = f"The next larger run, with {', '.join(more)} (as in {rung.like}),"
+        run = f"The next larger run, with {', '.join(more)} ({rung.origin}),"
         if not more:
             return ""
         if not math.isfinite(needed):
@@ -69,8 +70,8 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
     UserError where not even that fits into the memory.
 
     The time left goes into the repetitions that a verdict needs, then into painting into all pairs, so that
-    chapter 7 can try them all, then into three generators, and then into more training, up to `most_images`
-    per model.
+    chapter 7 can try them all, then into three generators, then into more training, up to `most_images` per
+    model, and then into more repetitions.
     """
     best: Fit | None = None
     for rung in rungs:
@@ -89,13 +90,14 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
         side = best.chosen["data"]["image_size"].value
         raise UserError(f"Even the smallest run, with images of {side} px, does not fit into the memory that "
                         "is free here. End other programs, ask for less with -p, or choose another --device.")
-    return _filled(best, limit, sections, validated, most_images)
+    best = _filled(best, limit, sections, validated)
+    best = _trained(best, limit, sections, validated, most_images)
+    return _repeated(best, limit, sections, validated)
 
 
 def _filled(best: Fit, limit: float, sections: Callable[[Rung], Sections],
-            validated: Callable[[Sections], Params], most_images: int) -> Fit:
-    """The same size with the repetitions of a verdict, all pairs and three generators, as far as they fit,
-    and as many training images as there is time for."""
+            validated: Callable[[Sections], Params]) -> Fit:
+    """The same size with the repetitions of a verdict, all pairs and three generators, as far as they fit."""
     wanted = ({"seeds": max(best.rung.seeds, LEAST_SEEDS)}, {"sources": None}, {"generators": GENERATORS})
     for more in wanted:
         rung = replace(best.rung, **more)
@@ -108,6 +110,12 @@ def _filled(best: Fit, limit: float, sections: Callable[[Rung], Sections],
         elif "seeds" in more:
             best = replace(best, repeated=seconds(planned) + BESIDE)
             break  # without a verdict, neither more pairs nor several generators are of use
+    return best
+
+
+def _trained(best: Fit, limit: float, sections: Callable[[Rung], Sections],
+             validated: Callable[[Sections], Params], most_images: int) -> Fit:
+    """The same with as many training images as there is time for."""
     training = float(best.plan.table.loc[best.plan.table["kind"] == TRAINING, "seconds"].sum(skipna=False))
     left = limit - best.seconds
     if not (training > 0 and left > 0):
@@ -119,6 +127,21 @@ def _filled(best: Fit, limit: float, sections: Callable[[Rung], Sections],
     chosen = sections(longer)
     return replace(best, rung=longer, chosen=chosen,
                    plan=at_rates(best.plan, plan.make(validated(chosen), 0)))
+
+
+def _repeated(best: Fit, limit: float, sections: Callable[[Rung], Sections],
+              validated: Callable[[Sections], Params]) -> Fit:
+    """The same with more repetitions, where these are of one generator: of several, they are the generators'
+    and no more independent ones."""
+    if best.rung.seeds < LEAST_SEEDS or best.rung.generators > 1:
+        return best
+    for count in REPETITIONS:
+        rung = replace(best.rung, seeds=max(count, best.rung.seeds))
+        chosen = sections(rung)
+        planned = at_rates(best.plan, plan.make(validated(chosen), 0))
+        if seconds(planned) + BESIDE <= limit:  # which may be nan
+            return replace(best, rung=rung, chosen=chosen, plan=planned)
+    return best
 
 
 def at_rates(probed: Plan, other: Plan) -> Plan:

@@ -29,8 +29,8 @@ class Rung:
     decoder: tuple[int, ...]
     seeds: int
     filtered: bool
-    like: str
-    """Where its values come from."""
+    origin: str
+    """Where its values come from, to follow them."""
     bf16: bool = False
     generators: int = 1
 
@@ -38,24 +38,24 @@ class Rung:
 DECODER = (64, 32, 16)
 LADDER = (
     Rung(side=32, base=32, mult=(1, 2), attention=16, images=2000, batch=8, lr=1e-3, sources=12, samples=2,
-         epochs=8, decoder=DECODER, seeds=1, filtered=False, like="params/smoke.yaml, but smaller"),
+         epochs=8, decoder=DECODER, seeds=1, filtered=False, origin="as in params/smoke.yaml, but smaller"),
     Rung(side=32, base=32, mult=(1, 2), attention=16, images=3200, batch=8, lr=1e-3, sources=16, samples=2,
-         epochs=12, decoder=DECODER, seeds=3, filtered=False, like="params/smoke.yaml"),
+         epochs=12, decoder=DECODER, seeds=3, filtered=False, origin="as in params/smoke.yaml"),
     Rung(side=48, base=32, mult=(1, 2, 2), attention=12, images=6000, batch=4, lr=5e-4, sources=24,
          samples=2, epochs=24, decoder=DECODER, seeds=3, filtered=False,
-         like="between params/smoke.yaml and params/kvasir_cpu.yaml"),
+         origin="between those of params/smoke.yaml and params/kvasir_cpu.yaml"),
     Rung(side=64, base=64, mult=(1, 1, 2, 2), attention=16, images=8000, batch=2, lr=2e-4, sources=48,
-         samples=3, epochs=60, decoder=(128, *DECODER), seeds=3, filtered=True, like="params/kvasir_cpu.yaml",
-         bf16=True),
+         samples=3, epochs=60, decoder=(128, *DECODER), seeds=3, filtered=True,
+         origin="as in params/kvasir_cpu.yaml", bf16=True),
     Rung(side=64, base=64, mult=(1, 1, 2, 2), attention=16, images=24000, batch=2, lr=2e-4, sources=None,
          samples=3, epochs=60, decoder=(128, *DECODER), seeds=5, filtered=True,
-         like="params/kvasir_cpu.yaml, longer", bf16=True),
+         origin="as in params/kvasir_cpu.yaml, longer", bf16=True),
     Rung(side=128, base=128, mult=(1, 1, 2, 2, 4), attention=16, images=25000, batch=32, lr=2e-4,
          sources=None, samples=3, epochs=100, decoder=(256, 128, *DECODER), seeds=5, filtered=True,
-         like="params/one_gpu.yaml", bf16=True),
+         origin="as in params/one_gpu.yaml", bf16=True),
     Rung(side=256, base=128, mult=(1, 1, 2, 2, 4, 4), attention=16, images=50000, batch=32, lr=1e-4,
          sources=None, samples=3, epochs=100, decoder=(256, 128, *DECODER), seeds=5, filtered=True,
-         like="params/one_gpu.yaml at the paper's image size", bf16=True),
+         origin="as in params/one_gpu.yaml at the paper's image size", bf16=True),
 )
 PASSES = 400  # over each pair; with more, a model learns little but to repeat the pairs
 SMALL_SETS = 16, 32, 64, 128  # the paper's N
@@ -79,19 +79,19 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             rung.generators, "independent trainings, over which chapters 6 and 7 spread their repetitions: a "
                              "verdict on more than the pairs of one training needs 3")},
         "model": {
-            "base_channels": Line(rung.base, f"width and levels as in {rung.like}"),
+            "base_channels": Line(rung.base, f"width and levels {rung.origin}"),
             "channel_mult": Line(list(rung.mult)), "res_blocks": Line(1),
             "attention_resolutions": Line([rung.attention]), "head_channels": Line(min(rung.base, 64))},
         "process": {"objective": Line("v"), "variance": Line(
             "posterior", "a learned variance stays grainy after so few images")},
         "train": {
-            "images": Line(images, f"T of each model, about {images // smallest} passes over the pairs"
-                                   f"{' of the smallest cluster' if k > 1 else ''}; at most {PASSES}, as "
-                                   "more repeats them"),
+            "images": Line(images, f"T of each model, about {round(images / smallest)} passes over the pairs"
+                                   f"{' of the smallest cluster' if k > 1 else ''}; with more than {PASSES} "
+                                   "a model learns to repeat them"),
             "batch_size": Line(min(rung.batch, smallest),
                                "small batches learn more from the same number of images" if rung.side <=
                                MEASURED else "a GPU would otherwise idle"),
-            "lr": Line(rung.lr, f"as in {rung.like}"),
+            "lr": Line(rung.lr, rung.origin),
             "ema": Line(0.999 if images < 8000 * rung.batch // 2 else 0.9998),
             **({"min_snr": Line(5.0, "weights of the noise levels: pairs came out nearer to real ones")}
                if rung.side == MEASURED else {}),
@@ -127,7 +127,7 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             "decoder_channels": Line(list(rung.decoder)),
             "samples": Line([rung.samples]), "seeds": Line(
                 rung.seeds, "repetitions; a verdict needs 3" if rung.seeds < 3 else
-                "repetitions, as many as a verdict needs or more"),
+                "repetitions: a verdict needs 3, and more of them narrow its interval"),
             "held_out": Line("rest", "the pairs of data.holdout"),
             "test_count": Line(held, "all that are held out") if held else Line(
                 MOST_TESTS, "at most, of each test folder")},

@@ -130,7 +130,7 @@ def _data_lines(data: Folder, rung: Rung) -> dict[str, Line]:
         told |= {"images": Line(s.images), "masks": Line(s.masks)}
     told |= {
         "count": Line(None, "all pairs that are not held out"),
-        "image_size": Line(rung.side, f"as in {rung.like}: time grows with its square or faster"),
+        "image_size": Line(rung.side, f"{rung.origin}: time grows with its square or faster"),
         "fit": Line(s.fit, f"{slim} images are clearly not square" if slim else "all are square, or nearly"),
         "channels": Line(s.channels, "all images are grey" if s.channels == 1 else "the images have colours")}
     if s.labels:

@@ -106,8 +106,9 @@ def _measured(trial: Repetition, share: float, device: torch.device) -> dict[str
     spent = [first] if cold else []
     while not spent or sum(spent) + min(spent) < share:
         spent.append(_timed(trial, device))
-    how = "more than its share of the time" if sum(spent) > 1.5 * share else ""
-    how = ", ".join(filter(None, [trial.how, "not warmed up" if cold else "", how]))
+    how = ", ".join(filter(None, [
+        trial.how, "timed from the first call, which is slower" if cold else "",
+        "took longer than its share of the measuring" if sum(spent) > 1.5 * share else ""]))
     typical = float(np.median(spent))
     return {"rate": trial.flop / typical, "flop": trial.flop, "images": trial.images,
             "repetitions": len(spent), "seconds": sum(spent), "how": how}

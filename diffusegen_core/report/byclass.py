@@ -3,9 +3,11 @@ which ones only some repetitions have learned; below the front page's first sent
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import isnan
 
 import pandas as pd
 
+from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import counted
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.measures import intervals, overlap
@@ -85,6 +87,20 @@ def unlearned(run: Run) -> Iterator[str]:
 def _alone(shown: pd.DataFrame, size: int) -> pd.DataFrame:
     """The rows of networks that were trained on so many real pairs alone."""
     return shown[(shown["data_type"] == REAL.name) & (shown["size"] == size)]
+
+
+def weakest(result: Tested, test_set: str, size: float, p: Params) -> tuple[str, float]:
+    """The painted class that networks trained on `size` real pairs alone (NaN: of chapter 6) find worst, and
+    its mean Dice over the test images that show it; NaN where none shows one."""
+    real = result.images["data_type"] == REAL.name
+    found = {}
+    for place, (called, column) in enumerate(zip(p.data.classes, overlap.of_classes(len(p.data.classes)),
+                                                 strict=True)):
+        if called in (p.inpaint.classes or p.data.classes):
+            shown = _showing(result, test_set, place)
+            mine = shown[real.loc[shown.index] & ((shown["size"] == size) | isnan(size))]
+            found[called] = float(mine[column].mean())
+    return min(found.items(), key=lambda one: (isnan(one[1]), one[1]))
 
 
 def _showing(result: Tested, test_set: str, place: int) -> pd.DataFrame:

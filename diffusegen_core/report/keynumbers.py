@@ -1,6 +1,7 @@
 """The key numbers of a run: a row per data type, with what chapters 5 to 7 found about it and its cost."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from math import isnan
 
@@ -23,7 +24,7 @@ ALONE = "Dice, trained on them alone"
 COPIES = "near-copies (by chance)"
 MORE = "More-Real"  # not a data type: more real pairs instead of synthetic ones
 NOT_TRIED = "not tried"
-ANEW = (" Chapter 7 draws anew which real pairs are trained on and which choose the epoch, so this Dice "
+ANEW = ("Chapter 7 draws anew which real pairs are trained on and which choose the epoch, so this Dice "
         "differs from that in the column before, even for the same pairs.")
 Texts = dict[str, str]
 """The text of a column's cells, by data type."""
@@ -45,18 +46,23 @@ def table(run: Run, name: str = "summary-numbers") -> Table:
     untried = _untried(run, columns)
     frame = _frame(columns)
     tested = (f" Dice is {captioned(run.params)} on {escaped(on_test(first))}." if first else "")
-    alone = f" For networks trained on one kind of pairs alone, {_sources(run)}." if ALONE in columns else ""
-    mixed = (" A gain is the difference from training on that many real pairs alone, whose Dice is in the "
-             f"first row.{ANEW if ALONE in columns else ''} In the other sets, {mixing(run.params.augment)}"
-             f"{_largest(run)}.{untried}"
-             if any(heading.startswith("gain") for heading in columns) else "")
-    near = (" The distance from the training images (a Fréchet distance, from equally many images of "
-            "each kind) is small where images look alike. Pairs that are not styled keep their surroundings, "
-            "so theirs may be smaller than that of other real pairs."
-            if any(heading.startswith("distance") for heading in columns) else "")
     what = f"Key numbers of this run{'; Dice and differences with 95 % intervals' if first else ''}."
-    return show(frame, name, f"{what}{tested}{alone}{mixed}{near}"
-                             f"{_audited(run, list(columns.get(COPIES, {})))}")
+    return replace(show(frame, name, f"{what}{tested}"), notes=tuple(_notes(run, columns, untried)))
+
+
+def _notes(run: Run, columns: dict[str, Texts], untried: str) -> Iterator[str]:
+    """What the columns are that `table` has; `untried` is the sentence on pairs that have no gain."""
+    if ALONE in columns:
+        yield f"For networks trained on one kind of pairs alone, {_sources(run)}."
+    if any(heading.startswith("gain") for heading in columns):
+        yield ("A gain is the difference from training on that many real pairs alone, whose Dice is in the "
+               f"first row. In the other sets, {mixing(run.params.augment)}{_largest(run)}.")
+        yield from filter(None, [ANEW if ALONE in columns else "", untried])
+    yield from _audited(run, list(columns.get(COPIES, {})))
+    if any(heading.startswith("distance") for heading in columns):
+        yield ("The distance from the training images (a Fréchet distance, from equally many images of each "
+               "kind) is small where images look alike. Pairs that are not styled keep their surroundings, "
+               "so theirs may be smaller than that of other real pairs.")
 
 
 def _sources(run: Run) -> str:
@@ -85,15 +91,15 @@ def gains(run: Run, result: Tested, name: str) -> Table:
 
 
 def _untried(run: Run, columns: dict[str, Texts]) -> str:
-    """Fill the cells of gains of the types that chapter 7 was not asked for; what the caption says of them,
-    "" where there are none."""
+    """Fill the cells of gains of the types that chapter 7 was not asked for; the note on them, "" where there
+    are none."""
     result, found = run.finished("augment"), ""
     for heading, texts in columns.items():
         if result is not None and heading.startswith("gain"):
             asked = {REAL.name, HELD_OUT.name, MORE, *result.runs["data_type"]}
             if others := {kind for column in columns.values() for kind in column}.difference(asked):
                 texts |= dict.fromkeys(others, NOT_TRIED)
-                found = f" Not tried: {_why(run.params.augment, others)}."
+                found = f"Not tried: {_why(run.params.augment, others)}."
             if ALONE in columns and REAL.name in texts:
                 texts[REAL.name] += ", trained anew"
     return found
@@ -119,15 +125,15 @@ def _frame(columns: dict[str, Texts]) -> pd.DataFrame:
                          for kind in kinds], columns=[IN_WORDS, *columns])
 
 
-def _audited(run: Run, kinds: Collection[str]) -> str:
-    """The end of a caption: what the shares of near-copies of these data types do not cover."""
+def _audited(run: Run, kinds: Collection[str]) -> Iterator[str]:
+    """What the shares of near-copies of these data types do not cover."""
     types, p = [DataType.parse(kind) for kind in kinds], run.params
-    first = (f" Near-copies and distances are for the first of {p.generators} generators."
-             if kinds and p.generators > 1 else "")
-    pasted = (" Pasted objects are all copies: their row shows how many of them the audit finds."
-              if any(kind.is_pasted for kind in types) else "")
-    unfound = f" {sentence(nearcopies.UNFOUND)}." if nearcopies.hides_copies(p, types) else ""
-    return f"{first}{pasted}{unfound}"
+    if kinds and p.generators > 1:
+        yield f"Near-copies and distances are for the first of {p.generators} generators."
+    if any(kind.is_pasted for kind in types):
+        yield "Pasted objects are all copies: their row shows how many of them the audit finds."
+    if nearcopies.hides_copies(p, types):
+        yield f"{sentence(nearcopies.UNFOUND)}."
 
 
 def glossary(numbers: Table) -> str:

@@ -29,6 +29,17 @@ WEAK = 0.7  # a mean Dice below which networks miss so much that they are weak j
 SUBSET = "subset"  # a value of augment.generator_sees
 
 
+class Alone(NamedTuple):
+    """How well networks trained on real pairs alone find objects in the test images."""
+
+    dice: float
+    """Their mean Dice; of several classes in `called` alone, over the images that show it."""
+    pairs: float
+    """The mean number of pairs that they learned from."""
+    called: str = ""
+    """The class; "" where there is one."""
+
+
 class Tests(NamedTuple):
     """The images of a run's own test set."""
 
@@ -39,8 +50,8 @@ class Tests(NamedTuple):
     """How many of these there are; 0 where all images are apart, or that is not known."""
     own: power.Own | None = None
     """What they show by the spread of the run's own results; None where that is not known."""
-    alone: tuple[float, float] | None = None
-    """The mean Dice there of networks trained on the most real pairs alone, and the mean number of these."""
+    alone: Alone | None = None
+    """What networks trained on the most real pairs alone reach there; None where there are none."""
     unseen: float | None = None
     """The mean agreement of the filter's networks with the masks of real pairs that they had not seen."""
 
@@ -145,13 +156,15 @@ def _of_networks(p: Params, seeds: Mapping[str, int], tests: Tests | None) -> It
     if fewest < LEAST_SEEDS:
         yield (f"{networks} were trained with {counted(fewest, 'seed')}, and a "
                f"verdict needs {LEAST_SEEDS} (`segment.seeds`, `augment.seeds`).")
-    elif fewest < 2 * LEAST_SEEDS - 1 and not (tests and tests.own):  # else the next limit says how many
+    elif fewest < 2 * LEAST_SEEDS - 1 and not tests:  # else the limit of gains says how many it takes
         yield f"{networks} were trained with {fewest} seeds: too few to detect small gains."
-    if tests and tests.alone and tests.alone[0] < WEAK:
-        dice, pairs = tests.alone
+    if tests and tests.alone and tests.alone.dice < WEAK:
+        dice, pairs, called = tests.alone
+        what = f"Dice of {escaped(called)} on the test images that show it" if called else (
+            f"{captioned(p)} on the test images")
         yield (f"The networks that judge the pairs are weak: trained on {pairs:.0f} real pairs alone, for "
-               f"{p.segment.epochs} epochs, they reach {dice:.2f} in {captioned(p)} on the test images. What "
-               "helps or harms such networks need not help or harm better ones.")
+               f"{p.segment.epochs} epochs, they reach {dice:.2f} in {what}. What helps or harms such "
+               "networks need not help or harm better ones.")
     if tests and tests.unseen is not None and tests.unseen < WEAK:
         yield (f"The filter's networks are weak: on real pairs that they have not seen, they reach "
                f"{tests.unseen:.2f} in {captioned(p)}. Where they find nothing at the mask of a painted "

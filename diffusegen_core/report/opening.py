@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import relative
+from diffusegen_core.config.params import Params, relative
 from diffusegen_core.config.text import counted
 from diffusegen_core.data.types import REAL
 from diffusegen_core.report import (
@@ -79,20 +79,22 @@ def tests(run: Run) -> limits.Tests | None:
             small = run.finished("augment")
             spread = detectable.own(small) if small and recommendation.comparable(small) else None
             return limits.Tests(len(names), groups.kind if groups and alike else "", apart * alike, spread,
-                                _alone(small or result, own), _unseen(run))
+                                _alone(run.params, small or result, own), _unseen(run))
     return None
 
 
-def _alone(result: Tested, test_set: str) -> tuple[float, float] | None:
-    """The mean Dice on a test set of networks trained on the most real pairs alone, and the mean number of
-    pairs that they learned from; None where there are none."""
+def _alone(p: Params, result: Tested, test_set: str) -> limits.Alone | None:
+    """How well networks trained on the most real pairs alone do on a test set, of several classes in the
+    painted one that they find worst; None where there are none."""
     rows, runs = (frame[frame["data_type"] == REAL.name] for frame in (result.images, result.runs))
     rows = rows[rows["test_set"] == test_set]
     if rows.empty:
         return None
     if pd.notna(most := rows["size"].max()):
         rows, runs = rows[rows["size"] == most], runs[runs["size"] == most]
-    return float(rows["dice"].mean()), float(runs["real_pairs"].mean())
+    called, dice = (byclass.weakest(result, test_set, most, p) if len(p.data.classes) > 1 else
+                    ("", float(rows["dice"].mean())))
+    return limits.Alone(dice, float(runs["real_pairs"].mean()), called)
 
 
 def _unseen(run: Run) -> float | None:

@@ -42,7 +42,7 @@ RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 IN_WORDS = "pairs"  # the heading of a first column that names data types in words
 QUESTION = "question"  # of one that asks
-FOLDED, NOT_ASKED = "The paper's values", "Not asked for in this run"
+FOLDED, NOT_ASKED, NOTES = "The paper's values", "Not asked for in this run", "How to read this table"
 Formats = Mapping[str, str]  # column -> format specification, such as ".3f"
 
 
@@ -58,13 +58,19 @@ class Table:
     """A table below it that a click opens: the paper's values, where they do not compare."""
     others: "Table | None" = None
     """The same, with rows that this run was not asked for."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how to read it, as MyST, in a list below it that a click opens."""
 
     def _repr_html_(self) -> str:
-        caption = re.sub(r"\\(\W|_)", r"\1", self.caption)  # without MyST's escapes
+        caption, *notes = (re.sub(r"\\(\W|_)", r"\1", text)  # without MyST's escapes
+                           for text in (self.caption, *self.notes))
         table = self.frame.to_html(index=False, border=0)
         table = table.replace(">", f'><caption style="text-align: left">{caption}</caption>', 1)
-        return table + "".join(f"<details><summary>{title}</summary>{one._repr_html_()}</details>"
-                               for title, one in self._folds.items())
+        folded = {title: one._repr_html_() for title, one in self._folds.items()}
+        if notes:
+            folded |= {NOTES: f"<ul>{''.join(f'<li>{note}</li>' for note in notes)}</ul>"}
+        return table + "".join(f"<details><summary>{title}</summary>{inner}</details>"
+                               for title, inner in folded.items())
 
     @property
     def _folds(self) -> dict[str, "Table"]:
@@ -73,8 +79,10 @@ class Table:
 
     # MyST's table directive; the book prefers this form over HTML.
     def _repr_markdown_(self) -> str:
-        return self._own_markdown() + "".join(f"\n::::{{dropdown}} {title}\n{one._own_markdown()}::::\n"
-                                              for title, one in self._folds.items())
+        folded = {title: one._own_markdown() for title, one in self._folds.items()}
+        folded |= {NOTES: "".join(f"- {note}\n" for note in self.notes)} if self.notes else {}
+        return self._own_markdown() + "".join(f"\n::::{{dropdown}} {title}\n{inner}::::\n"
+                                              for title, inner in folded.items())
 
     def _own_markdown(self) -> str:
         rows = [[escaped(str(column)) for column in self.frame.columns],
