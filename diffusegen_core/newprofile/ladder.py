@@ -136,5 +136,6 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
                 "; the last is all of them" if sources == pairs else "")),
             "types": Line(["usual", "unstyled"], "styled and pasted pairs, and those painted before styling"),
             "ratios": Line([rung.samples]), "rule": Line(
-                "add", "keeps all real pairs, as you would; replace, the paper's, takes half out"),
+                "add", "keeps all real pairs, as you would; replace, the paper's, takes some out"),
+            "alpha": Line(1.0, "every real pair gets synthetic ones, as in an export; in the paper half do"),
             "seeds": Line(rung.seeds)}}
