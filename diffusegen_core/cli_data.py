@@ -75,8 +75,8 @@ def data_check(
 def _classes(made: "Checkup") -> dict[str, str]:
     """The classes that `new` would read from masks which have more than two values; {} where it would not."""
     from diffusegen_core.newprofile import guesses
-    found = guesses.labels(made.seen, made.report) or {}
-    return found if len(found) > 1 else {}
+    classes = guesses.labels(made.seen, made.report) or {}
+    return classes if len(classes) > 1 else {}
 
 
 def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":

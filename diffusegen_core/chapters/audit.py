@@ -75,15 +75,15 @@ def audited(subject: Subject, everyone: Members, pairs: Pairs) -> dict[str, pd.D
     """
     queries = {"audit": _of(subject, everyone), "null": null_of(subject, everyone, pairs)}
     plants = dict(_plants(subject, everyone, pairs))
-    found = _found(subject, [*queries.values(), *plants.values()], pairs)
+    tables = _found(subject, [*queries.values(), *plants.values()], pairs)
     name = subject.data_type.name
-    table = found[0].assign(**{"data type": name, "name": everyone.names, "source": [
+    table = tables[0].assign(**{"data type": name, "name": everyone.names, "source": [
         pairs.names[i] if i >= 0 else "" for i in everyone.sources]})
     table["own"] = (table["nearest"] == table["source"]) & (table["source"] != "")
-    null = found[1].assign(**{"data type": name, "name": queries["null"].names,
+    null = tables[1].assign(**{"data type": name, "name": queries["null"].names,
                               "lesion": queries["null"].lesions})
     rows = [one.assign(**{"data type": name, "name": plant.names, "disguise": disguise, "of": plant.lesions})
-            for one, (disguise, plant) in zip(found[2:], plants.items(), strict=True)]
+            for one, (disguise, plant) in zip(tables[2:], plants.items(), strict=True)]
     return {"audit": table[AUDIT], "null": (table if subject.data_type == REAL else null).reindex(
                 columns=NULL, fill_value=""),
             "planted": pd.concat(rows)[PLANTS] if rows else pd.DataFrame(columns=PLANTS)}

@@ -180,8 +180,8 @@ def _copies(seed: int, pairs: Pairs, everyone: Members) -> tuple[pd.DataFrame, p
     own = np.concatenate([np.full(len(everyone), -1), null.own])
     scores, nearest = np.empty(0), np.empty(0, int)
     if len(images):
-        found = copies.in_pixels(images, filled, pairs.images, own)
-        scores, nearest = found.score.round(DIGITS), found.index
+        near = copies.in_pixels(images, filled, pairs.images, own)
+        scores, nearest = near.score.round(DIGITS), near.index
     table = pd.DataFrame({"copy_score": scores, "nearest": [
         pairs.names[i] if np.isfinite(value) else "" for i, value in zip(nearest, scores, strict=True)]})
     chance = table.iloc[len(everyone):].assign(name=null.names, lesion=null.lesions)

@@ -109,10 +109,10 @@ def typed(kind: type[Typed], values: dict[str, Any], title: str) -> Typed:
     try:
         return kind.model_validate(_integers_to_floats(kind, values))
     except ValidationError as error:
-        found = error.errors()
-        lines = [_complaint(e, kind) for e in found[:MAX_COMPLAINTS]]
-        if len(found) > MAX_COMPLAINTS:
-            lines.append(f"And {len(found) - MAX_COMPLAINTS} more.")
+        errors = error.errors()
+        lines = [_complaint(one, kind) for one in errors[:MAX_COMPLAINTS]]
+        if len(errors) > MAX_COMPLAINTS:
+            lines.append(f"And {len(errors) - MAX_COMPLAINTS} more.")
         raise UserError(f"{title}: " + " ".join(lines)) from None
 
 
@@ -297,9 +297,9 @@ def resolve(path: str | Path) -> Path:
     """An absolute path; `~` is expanded, and a relative one starts at home()."""
     try:
         # Not Path.resolve, which fails on circular links.
-        found = Path(os.path.realpath(home() / Path(path).expanduser()))
-        if len(os.fsencode(found)) < 4096 and all(len(os.fsencode(part)) < 256 for part in found.parts):
-            return found
+        resolved = Path(os.path.realpath(home() / Path(path).expanduser()))
+        if len(os.fsencode(resolved)) < 4096 and all(len(os.fsencode(part)) < 256 for part in resolved.parts):
+            return resolved
     except RuntimeError:
         raise UserError(f"The path {path} starts with the home folder of an unknown user.") from None
     except ValueError:

@@ -61,9 +61,9 @@ def _distinct(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for channel in pixels.T:
         codes = codes << 8 | channel
     often = np.bincount(codes)
-    found = np.flatnonzero(often)
+    common = np.flatnonzero(often)
     shifts = np.arange(pixels.shape[1])[::-1] * 8
-    return found[:, None] >> shifts & 255, often[found]
+    return common[:, None] >> shifts & 255, often[common]
 
 
 def _most_frequent(colours: np.ndarray, counts: np.ndarray, step: int) -> np.ndarray:

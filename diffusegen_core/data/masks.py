@@ -150,13 +150,13 @@ def text(image: np.ndarray, tinged: bool = False) -> np.ndarray:
             heights[part] = height
     letters = (heights > 0).astype(np.uint8)
     lines = cv2.morphologyEx(letters, cv2.MORPH_CLOSE, _kernel(cv2.MORPH_RECT, letters, STROKE, 0))
-    found = np.zeros_like(marks)
+    inside = np.zeros_like(marks)
     for _, (left, top, width, height) in _parts(lines):
         box = slice(top, top + height), slice(left, left + width)
         even = height <= LETTER * side and (heights[box] >= TALL * height).any(axis=0).mean() >= EVEN
         if width >= max(LINE * side, 2 * height) and (even or not tinged):
-            found[box] = 1
-    return found
+            inside[box] = 1
+    return inside
 
 
 def varied(mask: np.ndarray, view: np.ndarray, rng: np.random.Generator, turn: float = ANY) -> Drawn:

@@ -87,8 +87,8 @@ def read(report: Report, settings: Data, watch: Callable[[Look], None] | None = 
         if pixels is not None and mask is not None and not complaints:
             yield pair, pixels, mask
     if scale == "full":
-        found = _unused(seen) or _mixed(seen), _unlike(seen)
-        report.problems += [Problem(".", DEPTH, wrong) for wrong in found if wrong]
+        faults = _unused(seen) or _mixed(seen), _unlike(seen)
+        report.problems += [Problem(".", DEPTH, wrong) for wrong in faults if wrong]
 
 
 def _rule(report: Report, settings: Data, held_out: Collection[str]) -> str | tuple[float, float]:

@@ -155,12 +155,12 @@ def _worth(chosen: ExportSet) -> str:
     if not gains:
         return "Not known: chapter 7 of the run has compared none of these pairs with real pairs alone."
     rows = [[kind.name, str(size), text] for kind, (size, text) in gains.items()]
-    found = remarks.conclusion(chosen)
+    conclusion = remarks.conclusion(chosen)
     return (table(["data type", "real pairs", "gain over the real pairs alone"], rows) +
             "\n\nThese are gains of networks that were trained on sets of so many real pairs, in which "
             f"{naming.mixing(run.params.augment)}, and tested on images that no part of the run has seen; "
             "with 95 % intervals and a verdict by a rule."
-            f"{f' What the run concludes: {found}' if found else ''}"
+            f"{f' What the run concludes: {conclusion}' if conclusion else ''}"
             f"{_another(chosen, max(size for size, _ in gains.values()))}")
 
 

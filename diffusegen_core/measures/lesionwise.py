@@ -25,24 +25,24 @@ def each(predicted: np.ndarray, masks: np.ndarray, names: Sequence[str]) -> pd.D
     connected parts of the prediction that overlap the lesion. An image without any lesion has no row.
     """
     rows = []
-    for name, found, true in zip(names, predicted, masks, strict=True):
-        rows += [(name, number, area, iou) for number, (area, iou) in enumerate(_of_image(found, true), 1)]
+    for name, drawn, true in zip(names, predicted, masks, strict=True):
+        rows += [(name, number, area, iou) for number, (area, iou) in enumerate(_of_image(drawn, true), 1)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def false_alarms(predicted: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """How many connected parts of each prediction overlap no lesion, (N,), of masks (N, S, S)."""
     counts = []
-    for found, true in zip(predicted, masks, strict=True):
-        count, parts = _parts(found)
+    for drawn, true in zip(predicted, masks, strict=True):
+        count, parts = _parts(drawn)
         counts.append(count - 1 - len(set(np.unique(parts[true != 0])) - {0}))
     return np.array(counts, int)
 
 
 def _of_image(predicted: np.ndarray, true: np.ndarray) -> list[tuple[float, float]]:
-    (count, lesions), (parts, found) = map(_parts, (true, predicted))
+    (count, lesions), (parts, pieces) = map(_parts, (true, predicted))
     # Counts of pixels by lesion and part of the prediction; 0 is the background of both.
-    shared = np.bincount((lesions * parts + found).ravel(), minlength=count * parts).reshape(count, parts)
+    shared = np.bincount((lesions * parts + pieces).ravel(), minlength=count * parts).reshape(count, parts)
     areas, hits = shared.sum(axis=1)[1:], shared[1:, 1:]
     touching = (hits > 0) @ shared.sum(axis=0)[1:]
     common = hits.sum(axis=1)

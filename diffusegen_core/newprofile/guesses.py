@@ -80,12 +80,12 @@ def available(given: str | None, decoder: Sequence[int], input_range: str = IMAG
     UserError where a given file fits none of BACKBONES.
     """
     if given is not None:
-        found = _of_file(given, decoder)
+        network = _of_file(given, decoder)
         if input_range != IMAGENET:
-            for section in found.sections.values():
+            for section in network.sections.values():
                 if section["weights"].value != weights.RANDOM:
                     section["input_range"] = Line(input_range, "as --input-range says")
-        return found
+        return network
     if _can(lambda: features.refuse_unfit(weights.PRETRAINED, features.load, BACKBONES[0],
                                           weights.PRETRAINED, "imagenet")):
         return _pretrained(decoder)

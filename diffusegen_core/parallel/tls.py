@@ -59,10 +59,10 @@ def refuse_plain(address: str) -> None:
         return
     try:
         host = parse_host_port(location, 0)[0]
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except (OSError, ValueError):  # unknown, so it cannot be shown to be this machine
-        found = set()
-    if not found or not all(ip_address(one.partition("%")[0]).is_loopback for one in found):
+        addresses = set()
+    if not addresses or not all(ip_address(one.partition("%")[0]).is_loopback for one in addresses):
         raise UserError(f"{address} is not encrypted: whoever can reach it can run code as you. Give the "
                         f"scheduler and its workers certificates, by Dask's settings {SETTINGS}, or, on a "
                         f"network that you trust, run with --insecure (in a notebook: {INSECURE}=1).")

@@ -69,11 +69,11 @@ def both(net: Callable[[Tensor], Tensor | list[Tensor]], x: Tensor) -> tuple[flo
 
 @lru_cache
 def _backbone(name: str, input_range: features.InputRange, side: int) -> Backbone:
-    found = []
+    outputs = []
     with META:
         net = features.load(name, weights.RANDOM, input_range, META)
-    flop = of(lambda: found.append(net(torch.empty(1, 3, side, side, device=META))))
-    return Backbone(flop, found[0].flatten(1).shape[1])
+    flop = of(lambda: outputs.append(net(torch.empty(1, 3, side, side, device=META))))
+    return Backbone(flop, outputs[0].flatten(1).shape[1])
 
 
 @lru_cache
@@ -131,7 +131,7 @@ def fitting(settings: Gan, side: int, channels: int = 4) -> float:
 # As in singan.train: every step of the critic or the generator draws the coarser scales anew.
 def by_scale(settings: Gan, side: int, channels: int = 4) -> list[float]:
     """The FLOP of `fitting` by scale, from the coarsest on."""
-    found, pyramid = [], None
+    each, pyramid = [], None
     for n, (net, critic, scale) in enumerate(_scales(settings, side, channels)):
         real = torch.empty(1, channels, scale, scale, device=META)
         pyramid = pyramid or singan.Pyramid([], real[:, :1], channels)
@@ -141,9 +141,9 @@ def by_scale(settings: Gan, side: int, channels: int = 4) -> list[float]:
             lambda: singan.critic_loss(critic, real, real, 1.0, _generator()).backward())  # noqa: B023
         made = of(lambda: critic(singan.refine(net, given, given)[:1]).mean().backward(  # noqa: B023
             inputs=list(net.parameters())))  # noqa: B023
-        found.append(coarser + settings.steps * (2 * coarser + judged + made))
+        each.append(coarser + settings.steps * (2 * coarser + judged + made))
         pyramid.scales.append(singan.Scale(net, 1.0, scale))
-    return found
+    return each
 
 
 @lru_cache
@@ -155,13 +155,13 @@ def _drawing(settings: Gan, side: int, channels: int) -> float:
 
 def _scales(settings: Gan, side: int, channels: int) -> list[tuple[nn.Sequential, nn.Sequential, int]]:
     """Generator, critic and side of each scale, as in singan.fit."""
-    found = []
+    scales = []
     for n, scale in enumerate(singan.sides(side, settings)):
         width = settings.channels * 2 ** min(n // singan.WIDER, singan.TIMES)
         net, critic = (singan.network(channels, width, outputs, settings.layers, _generator()).to(META)
                        for outputs in (channels, 1))
-        found.append((net, critic, scale))
-    return found
+        scales.append((net, critic, scale))
+    return scales
 
 
 def _generator() -> torch.Generator:

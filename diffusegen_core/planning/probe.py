@@ -82,12 +82,12 @@ def rates(p: Params, work: Work, kinds: list[str], seconds: float) -> pd.DataFra
     # Sampling, a plain call, is always measured, and before the kinds that its rate may stand in for.
     wanted = [kind for kind in KINDS if kind in kinds or kind == "sampling"]
     share = seconds / len(wanted)
-    found: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = []
     for kind in wanted:
         too_large = {"training": work.unet.learn, "styling": max(work.guided)}.get(kind, 0) > SHORT
         if device.type == "cpu" and too_large and 2 * work.unet.call > SHORT:
-            call = next(row for row in found if row["kind"] == "sampling")
-            found.append({**call, "kind": kind, "repetitions": 0, "seconds": 0.0, "how": AS_CALL})
+            call = next(row for row in rows if row["kind"] == "sampling")
+            rows.append({**call, "kind": kind, "repetitions": 0, "seconds": 0.0, "how": AS_CALL})
             continue
         _forget(device)
         try:
@@ -95,9 +95,9 @@ def rates(p: Params, work: Work, kinds: list[str], seconds: float) -> pd.DataFra
         except torch.OutOfMemoryError:
             row = {"rate": np.nan, "flop": 0.0, "images": 0, "repetitions": 0, "seconds": 0.0,
                    "memory": np.nan, "how": f"out of memory: {MEND[kind]}"}
-        found.append({"kind": kind, **row})
+        rows.append({"kind": kind, **row})
         gc.collect()
-    return pd.DataFrame(found, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _measured(trial: Repetition, share: float, device: torch.device) -> dict[str, object]:
@@ -126,12 +126,12 @@ def busy(device: torch.device) -> str:
         "computing. The times are upper limits; measure again when it is idle.")
 
 
-def side_by_side(found: pd.DataFrame, device: torch.device) -> tuple[int, str]:
+def side_by_side(rates: pd.DataFrame, device: torch.device) -> tuple[int, str]:
     """How many workers fit on the device at once, whichever work of `rates` each does; and why so many."""
     if device.type != "cuda":
         from dask.system import CPU_COUNT  # the cores this process may use, as --workers divides them
         return CPU_COUNT, "a core each; their memory was not measured"
-    memory = found.set_index("kind")["memory"]
+    memory = rates.set_index("kind")["memory"]
     if memory.isna().any():
         return 0, f"{memory.index[memory.isna()][0]} alone takes more memory than there is"
     each, total = memory.max() + CONTEXT, torch.cuda.get_device_properties(device).total_memory

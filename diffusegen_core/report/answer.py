@@ -81,14 +81,14 @@ def questions(run: Run, verdicts: list[Verdict] | None = None) -> list[Answer]:
     `verdicts` are those of `claims.of`; without them they are computed anew, which takes seconds.
     """
     told = claims.of(run) if verdicts is None else verdicts
-    result, p, found = run.finished("evaluate"), run.params, _by_size(run)
-    sized = {ALONE: [one.painting for one in found if one.painting],
-             PASTING: [one.better for one in found if one.better]}
+    result, p, by_size = run.finished("evaluate"), run.params, _by_size(run)
+    sized = {ALONE: [one.painting for one in by_size if one.painting],
+             PASTING: [one.better for one in by_size if one.better]}
     alone, *others = (compared(other, [one for one in told if one.claim in asked], p, sized.get(other, []))
                       for other, asked in ASKED.items())
-    further = [(f"And {named(kind)}?", compared(ALONE, [one], p)) for one_size in found[:1]
+    further = [(f"And {named(kind)}?", compared(ALONE, [one], p)) for one_size in by_size[:1]
                for kind, one in one_size.others]
-    pasted = PASTED, compared(ALONE, [], p, [one.pasting for one in found if one.pasting])
+    pasted = PASTED, compared(ALONE, [], p, [one.pasting for one in by_size if one.pasting])
     answers = [alone, *(replace(one, question=asked) for asked, one in [*further, pasted] if one), *others,
                *([copied(result, p), remembered(result, p)] if result else []), spent(run)]
     return [one for one in answers if one]

@@ -59,9 +59,9 @@ def painted(run: Run) -> Iterator[str]:
     for place, (called, column) in enumerate(zip(p.data.classes, columns, strict=False)):
         if called in some:
             shown = _showing(result, claims.own_test(result.images), place)
-            found = recommendation.findings(result, size, p, shown, column)
+            findings = recommendation.findings(result, size, p, shown, column)
             yield (f"**For {escaped(called)}, which is what was painted, over the {shown['image'].nunique()} "
-                   f"test images that show it: {recommendation.advice(found, p)}.**")
+                   f"test images that show it: {recommendation.advice(findings, p)}.**")
 
 
 def unlearned(run: Run) -> Iterator[str]:
@@ -93,14 +93,14 @@ def weakest(result: Tested, test_set: str, size: float, p: Params) -> tuple[str,
     """The painted class that networks trained on `size` real pairs alone (NaN: of chapter 6) find worst, and
     its mean Dice over the test images that show it; NaN where none shows one."""
     real = result.images["data_type"] == REAL.name
-    found = {}
+    dice = {}
     for place, (called, column) in enumerate(zip(p.data.classes, overlap.of_classes(len(p.data.classes)),
                                                  strict=True)):
         if called in (p.inpaint.classes or p.data.classes):
             shown = _showing(result, test_set, place)
             mine = shown[real.loc[shown.index] & ((shown["size"] == size) | isnan(size))]
-            found[called] = float(mine[column].mean())
-    return min(found.items(), key=lambda one: (isnan(one[1]), one[1]))
+            dice[called] = float(mine[column].mean())
+    return min(dice.items(), key=lambda one: (isnan(one[1]), one[1]))
 
 
 def _showing(result: Tested, test_set: str, place: int) -> pd.DataFrame:
@@ -123,7 +123,7 @@ def _of_real(run: Run, result: Tested, alone: pd.DataFrame, column: str) -> str:
 def _gain(run: Run, result: Tested, shown: pd.DataFrame, one: Comparison, column: str) -> str:
     """As "+0.021 [+0.003, +0.040]: supported for these pasted pairs"."""
     asked = replace(one, claim=replace(one.claim, measure=column))
-    found = recommendation.judged(result, shown, asked, run.params)
-    numbers = "" if pd.isna(found.difference) else (
-        f"{with_interval(found.difference, found.low, found.high, one.claim.digits)}: ")
-    return f"{numbers}{found.words}"
+    verdict = recommendation.judged(result, shown, asked, run.params)
+    numbers = "" if pd.isna(verdict.difference) else (
+        f"{with_interval(verdict.difference, verdict.low, verdict.high, one.claim.digits)}: ")
+    return f"{numbers}{verdict.words}"

@@ -46,8 +46,8 @@ def of(run: Run) -> list[Verdict]:
     frames = [grid.images for grid in grids.values() if grid is not None and len(grid.images)]
     images = pd.concat(frames) if frames else pd.DataFrame(columns=[*FIELDS, *IMAGE])
     p = run.params
-    found = judge(images, p.segment.resamples, p.seed, groups, unfinished, p.augment)
-    return ordered([*found, *otherclaims.of(run)])
+    verdicts = judge(images, p.segment.resamples, p.seed, groups, unfinished, p.augment)
+    return ordered([*verdicts, *otherclaims.of(run)])
 
 
 def ordered(verdicts: list[Verdict]) -> list[Verdict]:
@@ -68,10 +68,10 @@ def judge(images: pd.DataFrame, resamples: int, seed: int, groups: Mapping[str, 
     """
     own, there, nets = own_test(images), set(images["test_set"]), comparisons.nets_of(images)
     asked = [*comparisons.among(nets, own, there), *pasting(images, nets, own)]
-    found = judged(asked, images, resamples, seed, groups, how)
+    verdicts = judged(asked, images, resamples, seed, groups, how)
     for chapter in unfinished:
-        found = [_unfinished(verdict, chapter, images) for verdict in found]
-    return found
+        verdicts = [_unfinished(verdict, chapter, images) for verdict in verdicts]
+    return verdicts
 
 
 def judged(asked: Iterable[Comparison], images: pd.DataFrame, resamples: int, seed: int,

@@ -53,13 +53,13 @@ class Joined:
     def verdicts(self) -> list[Verdict]:
         """The verdict on every comparison behind the claims, by claim."""
         first = self.runs[0].params
-        found = claims.judge(self.images, first.segment.resamples, first.seed, self.groups,
+        judged = claims.judge(self.images, first.segment.resamples, first.seed, self.groups,
                              how=first.augment)
         others: dict[tuple[Claim, str], Verdict] = {}  # of the first run that has it
         for run in self.runs:
             for one in otherclaims.of(run):
                 others.setdefault((one.claim, one.comparison), one)
-        return claims.ordered([*found, *others.values()])
+        return claims.ordered([*judged, *others.values()])
 
 
 def join(runs: Sequence[Run]) -> Joined:
@@ -201,10 +201,10 @@ def text(joined: Joined) -> str:
 def write(joined: Joined, out: Path) -> list[Path]:
     """Write the tables and the verdicts as CSV into a new or empty folder; UserError if it is neither."""
     files.refuse_filled(out)
-    found = joined.verdicts
+    verdicts = joined.verdicts
     tables = {**{f"table_{name.replace(' ', '')}": frame for name, frame in scores(joined).items()},
-              "table_B2": images(joined), "claims": pd.DataFrame(verdict_tables.summary(found)),
-              "comparisons": pd.DataFrame(verdict_tables.details(found))}
+              "table_B2": images(joined), "claims": pd.DataFrame(verdict_tables.summary(verdicts)),
+              "comparisons": pd.DataFrame(verdict_tables.details(verdicts))}
     out.mkdir(parents=True, exist_ok=True)
     return [files.write_text(out / f"{name}.csv", frame.to_csv(index=False)) for name, frame in tables.items()
             if len(frame)]
@@ -224,11 +224,11 @@ def _wide(frame: pd.DataFrame, index: list[str]) -> pd.DataFrame:
     return wide.reset_index().rename(columns={"data_type": "data type"})
 
 
-def _claims(found: list[Verdict]) -> str:
+def _claims(verdicts: list[Verdict]) -> str:
     """The verdicts, each with the comparisons that it rests on."""
-    details = verdict_tables.details(found)
+    details = verdict_tables.details(verdicts)
     lines = []
-    for row in verdict_tables.summary(found):
+    for row in verdict_tables.summary(verdicts):
         cells = row["the paper's own cells"]
         lines.append(f"{row['']}. {row['claim']}: {row['verdict on this run']}"
                      f"{f'; in the paper: {cells}' if cells else ''}")

@@ -242,9 +242,9 @@ def in_paper(one: Comparison) -> float:
 
 def of_paper(claim: Claim) -> tuple[int, int]:
     """How many of the paper's own cells that a claim was made for bear it out, and how many there are."""
-    found = [in_paper(one) for one in _paper_comparisons() if one.claim == claim
+    values = [in_paper(one) for one in _paper_comparisons() if one.claim == claim
              and DataType.parse(one.first.data_type).models in (*map(str, claim.clusters), "Full")]
-    return sum(value > 0 for value in found), len(found)
+    return sum(value > 0 for value in values), len(values)
 
 
 @cache

@@ -19,10 +19,10 @@ NOT_KNOWN = "not known"
 def seeds_needed(result: Tested, name: str) -> Table:
     """How many seeds a gain of `power.GAIN` would need, test set by test set; for pairs by several
     generators, how many generators, as a verdict then rests on their means."""
-    found = [(key, gain, *intervals.independent(gain, owners), owners) for key, gain, owners in gains(result)]
-    several = any(generators > 1 for *_, generators, _ in found)
+    tried = [(key, gain, *intervals.independent(gain, owners), owners) for key, gain, owners in gains(result)]
+    several = any(generators > 1 for *_, generators, _ in tried)
     rows = []
-    for key, gain, each, seeds, generators, owners in found:
+    for key, gain, each, seeds, generators, owners in tried:
         spread, cautious = power.deviation(each)
         of_images = power.Error(*intervals.of_images(gain, result.groups_of(key[-1]), owners))
         unit = ("generators" if generators > 1 else "seeds") if several else ""

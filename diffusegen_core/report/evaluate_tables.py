@@ -191,9 +191,9 @@ def thresholds(result: Evaluated) -> Table:
 
 def planted(result: Evaluated) -> Table:
     """What share of planted copies the audit finds, by how they were disguised."""
-    found = result.found
-    counts = result.planted.groupby("data type").size() / max(1, len(found))
-    frame = found.rename(columns={name: f"{name}, of {counts[name]:.0f}" for name in found.columns})
+    shares = result.found
+    counts = result.planted.groupby("data type").size() / max(1, len(shares))
+    frame = shares.rename(columns={name: f"{name}, of {counts[name]:.0f}" for name in shares.columns})
     return show(frame.rename_axis("planted copy"), "evaluate-planted",
                 "Copies of training pictures, planted into the filled regions of this run's images: the "
                 "share that the audit finds, in pixels or in features.", dict.fromkeys(frame.columns, ".0%"))

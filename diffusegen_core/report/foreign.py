@@ -96,16 +96,16 @@ def _table(text: str, labels: set[str]) -> Notebook | None:
 
 
 def _parsed(text: str, labels: set[str], folded: Table | None = None) -> Table | None:
-    found = TABLE.fullmatch(text)
-    if found is None or found["name"] in labels:
+    match = TABLE.fullmatch(text)
+    if match is None or match["name"] in labels:
         return None
     head, rule, *rows = [[_unescaped(cell) for cell in CELL.findall(line.removeprefix("|"))] for line in
-                         (found["head"], found["rule"], *found["rows"].splitlines())]
+                         (match["head"], match["rule"], *match["rows"].splitlines())]
     if any(len(row) != len(head) for row in (rule, *rows)):
         return None
-    labels.add(found["name"])
+    labels.add(match["name"])
     return Table(pd.DataFrame(rows, columns=head, dtype=object), [cell.endswith(":") for cell in rule],
-                 f"tab-{found['name']}", escaped(_unescaped(found["caption"])), folded)
+                 f"tab-{match['name']}", escaped(_unescaped(match["caption"])), folded)
 
 
 def _unescaped(text: str) -> str:

@@ -93,16 +93,16 @@ def gains(run: Run, result: Tested, name: str) -> Table:
 def _untried(run: Run, columns: dict[str, Texts]) -> str:
     """Fill the cells of gains of the types that chapter 7 was not asked for; the note on them, "" where there
     are none."""
-    result, found = run.finished("augment"), ""
+    result, note = run.finished("augment"), ""
     for heading, texts in columns.items():
         if result is not None and heading.startswith("gain"):
             asked = {REAL.name, HELD_OUT.name, MORE, *result.runs["data_type"]}
             if others := {kind for column in columns.values() for kind in column}.difference(asked):
                 texts |= dict.fromkeys(others, NOT_TRIED)
-                found = f"Not tried: {_why(run.params.augment, others)}."
+                note = f"Not tried: {_why(run.params.augment, others)}."
             if ALONE in columns and REAL.name in texts:
                 texts[REAL.name] += ", trained anew"
-    return found
+    return note
 
 
 def _why(how: Augment, untried: Collection[str]) -> str:
@@ -230,6 +230,6 @@ def _first(result: Tested) -> pd.DataFrame:
     return result.images[result.images["test_set"] == result.images["test_set"].iloc[0]]
 
 
-def _text(found: Interval, digits: str) -> str:
+def _text(interval: Interval, digits: str) -> str:
     """A mean with its interval, whose limits are not separated by a line break."""
-    return with_interval(found.mean, found.low, found.high, digits).replace(", ", ",\u00a0")
+    return with_interval(interval.mean, interval.low, interval.high, digits).replace(", ", ",\u00a0")

@@ -28,9 +28,9 @@ def unfound(result: Evaluated, p: Params, kind: DataType) -> str:
     told = ", ".join(f"{counts[0]} of {counts[1]} {named(kind)}" for kind, counts in _pasted(result).items())
     vain = ", not shown to be more than by chance" if blind(result, p) else ""
     pasted = f" (of pasted objects, all copies, the audit flags {told}{vain})" if told else ""
-    found = result.found.drop(index=ZOOMED, errors="ignore").min().get(kind.name, nan)
-    share = "all" if found == 1 else f"{found:.0%} or more"
-    there = "" if isnan(found) else f"of copies planted at their own place the audit finds {share}, but "
+    least = result.found.drop(index=ZOOMED, errors="ignore").min().get(kind.name, nan)
+    share = "all" if least == 1 else f"{least:.0%} or more"
+    there = "" if isnan(least) else f"of copies planted at their own place the audit finds {share}, but "
     return f"; {there}{UNFOUND}{pasted}"
 
 

@@ -32,12 +32,13 @@ ASKED_BY: dict[Claim, str] = {
 """The parameters that would ask for a claim."""
 
 
-def split(run: Run, found: list[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
+def split(run: Run, verdicts: list[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
     """The verdicts on claims that a run was asked to judge, and on the others, which have no numbers."""
     pairs = run.finished("data")
     wanted = asked(run.params, len(pairs) if pairs else dataset.expected_count(run.params))
-    wanted |= {one.claim for one in found if not pd.isna(one.difference)}
-    return [one for one in found if one.claim in wanted], [one for one in found if one.claim not in wanted]
+    wanted |= {one.claim for one in verdicts if not pd.isna(one.difference)}
+    return ([one for one in verdicts if one.claim in wanted],
+            [one for one in verdicts if one.claim not in wanted])
 
 
 def asked(p: Params, pairs: int | None) -> set[Claim]:

@@ -168,20 +168,20 @@ def _strip(run: Run, progress: Progress) -> str:
 
 
 def _extremes(run: Run) -> str:
-    found = showcase.ranked(run)
-    if found is None:
+    ranking = showcase.ranked(run)
+    if ranking is None:
         return ""
     _draw(run, ENDS, showcase.extremes)
-    first, last = found.measure.ends
-    what, of = escaped(run.params.data.object_name), f"{len(found.rows)} {named(found.of.data_type)}"
-    better = "higher" if found.measure.higher_is_better else "lower"
-    told = (f"The {first} and the {last} of {of}, by {found.measure.words} ({better} is better). The outline "
-            "is the mask.") if found.judges else (
-        f"Of {of}, those with the {first} and the {last} {found.measure.words}. {SMOOTHEST} A low contrast "
+    first, last = ranking.measure.ends
+    what, of = escaped(run.params.data.object_name), f"{len(ranking.rows)} {named(ranking.of.data_type)}"
+    better = "higher" if ranking.measure.higher_is_better else "lower"
+    told = (f"The {first} and the {last} of {of}, by {ranking.measure.words} ({better} is better). The "
+            "outline is the mask.") if ranking.judges else (
+        f"Of {of}, those with the {first} and the {last} {ranking.measure.words}. {SMOOTHEST} A low contrast "
         f"means only that the filling meets the picture around it: one that shows no {what} at all can have "
         f"the lowest. Whether the {what} is where the mask says, a filter judges: `diffusegen filter "
         f"{relative(run.folder)}`.")
-    alt = (f"The {first} pairs above the {last} ones, with the outlines of their masks" if found.judges else
+    alt = (f"The {first} pairs above the {last} ones, with the outlines of their masks" if ranking.judges else
            f"Pairs with the {first} contrast above those with the {last}, with outlines of mask and region")
     return _figure(ENDS, alt, told)
 

@@ -73,9 +73,9 @@ def detection(run: Run, result: Tested, by: list[str], name: str) -> Table:
     p, lesions, distances = run.params, result.details.lesions, result.details.distances
     parts, alarms, told = {}, {}, []
     for number, title in enumerate(p.data.classes):
-        found = lesions[lesions[details.CLASS] == number + 1] if _several(p) else lesions
-        known = found.drop_duplicates(["test_set", "image", "lesion"])[["test_set", "area"]]
-        frame, parting = _parted(found, known)
+        mine = lesions[lesions[details.CLASS] == number + 1] if _several(p) else lesions
+        known = mine.drop_duplicates(["test_set", "image", "lesion"])[["test_set", "area"]]
+        frame, parting = _parted(mine, known)
         parts[title] = frame.assign(value=(frame["iou"] >= lesionwise.DETECTED).astype(float),
                                     image=frame["image"] + " " + frame["lesion"].astype(str),
                                     **{trials.GROUP: _resampled(result, frame)})
@@ -218,10 +218,10 @@ def _rows(result: Tested, by: list[str], columns: dict[str, CellTexts]) -> pd.Da
 
 def _means(p: Params, result: Tested, by: list[str], value: str, digits: str = ".3f") -> CellTexts:
     """Means of a column of `images` with their intervals."""
-    found = trials.summary(result, by, value, p.segment.resamples, p.seed)
-    keys = found[[*by, "test_set"]].itertuples(index=False)
+    means = trials.summary(result, by, value, p.segment.resamples, p.seed)
+    keys = means[[*by, "test_set"]].itertuples(index=False)
     return {_key(key): with_interval(row.mean, row.low, row.high, digits)
-            for key, row in zip(keys, found.itertuples(index=False), strict=True)}
+            for key, row in zip(keys, means.itertuples(index=False), strict=True)}
 
 
 def _key(values: Iterable[Any]) -> tuple[str, ...]:
@@ -252,8 +252,8 @@ def _by_sequence(p: Params, result: Tested, by: list[str], name: str, heading: s
                 "groups: sequences of frames, or the centres or patients that images are of.")
 
 
-def _text(found: Interval, digits: str) -> str:
-    return with_interval(found.mean, found.low, found.high, digits)
+def _text(interval: Interval, digits: str) -> str:
+    return with_interval(interval.mean, interval.low, interval.high, digits)
 
 
 def _missing(result: Tested) -> str:

@@ -33,12 +33,12 @@ def alone(result: Tested, p: Params) -> Figure:
     """Dice of every data type and N with its interval, a panel for each test set; the dotted line is Real."""
     if result.images.empty:
         return nothing("No network was tested.")
-    found = trials.summary(result, ["data_type", "samples"], "dice", p.segment.resamples, p.seed)
-    names = list(dict.fromkeys(found["test_set"]))
+    means = trials.summary(result, ["data_type", "samples"], "dice", p.segment.resamples, p.seed)
+    names = list(dict.fromkeys(means["test_set"]))
     figure, axes = plt.subplots(1, len(names), squeeze=False, sharey=True,
-                                figsize=(WIDTH, 0.9 + 0.24 * found.groupby("test_set").size().max()))
+                                figsize=(WIDTH, 0.9 + 0.24 * means.groupby("test_set").size().max()))
     for ax, name in zip(axes[0], names, strict=True):
-        rows = found[found["test_set"] == name].iloc[::-1].reset_index(drop=True)
+        rows = means[means["test_set"] == name].iloc[::-1].reset_index(drop=True)
         for i, row in rows.iterrows():
             style = look(row["data_type"])
             ax.plot([row["low"], row["high"]], [i, i], color=style["color"], linewidth=1.3)
@@ -66,17 +66,17 @@ def gains(result: Tested, p: Params) -> Figure:
     for ax, name in zip(axes[0], names, strict=True):
         here = images[images["test_set"] == name]
         for i, (data_type, ratio) in enumerate(kinds):
-            found = [(sizes.index(size), intervals.paired(
+            gains = [(sizes.index(size), intervals.paired(
                 rows[(rows["data_type"] == data_type) & (rows["ratio"] == ratio)],
                 rows[rows["data_type"] == REAL.name], "dice", p.segment.resamples, p.seed,
                 result.groups_of(str(name))))
                 for size, rows in here.groupby("size")]
-            x = np.array([place for place, _ in found]) + (i - (len(kinds) - 1) / 2) * apart
+            x = np.array([place for place, _ in gains]) + (i - (len(kinds) - 1) / 2) * apart
             style = look(data_type)
             style |= {"linestyle": LINES[ratios.index(ratio) % len(LINES)]} if len(ratios) > 1 else {}
-            ax.vlines(x, [gain.low for _, gain in found], [gain.high for _, gain in found], linewidth=1.3,
+            ax.vlines(x, [gain.low for _, gain in gains], [gain.high for _, gain in gains], linewidth=1.3,
                       color=style["color"])
-            ax.plot(x, [gain.mean for _, gain in found], markersize=4, linewidth=1.3,
+            ax.plot(x, [gain.mean for _, gain in gains], markersize=4, linewidth=1.3,
                     label=f"{data_type}, r = {ratio}", **style)
         ax.axhline(0, color="0.5", linewidth=1, linestyle=":")
         ax.set(title=name, xlabel="real pairs n", xlim=(-0.5, len(sizes) - 0.5))

@@ -280,12 +280,12 @@ def _rule(p: Params) -> str:
 
 def _ours(result: Tested, by: list[str], measure: str, p: Params, seeds: int) -> pd.DataFrame:
     """A row for each combination of `by` and test set: its interval as `text`, marked if it lacks seeds."""
-    found = trials.summary(result, by, measure, p.segment.resamples, p.seed)
-    found["text"] = [with_interval(row.mean, row.low, row.high) + (f" {FEWER}" if row.seeds < seeds else "")
-                     for row in found.itertuples(index=False)]
+    means = trials.summary(result, by, measure, p.segment.resamples, p.seed)
+    means["text"] = [with_interval(row.mean, row.low, row.high) + (f" {FEWER}" if row.seeds < seeds else "")
+                     for row in means.itertuples(index=False)]
     none = result.runs.groupby(by, sort=False, dropna=False).filter(lambda runs: (runs["status"] != OK).all())
     tests = pd.DataFrame({"test_set": [test.name for test in result.tests if test.pairs], "text": FEWER})
-    return pd.concat([found, none[by].drop_duplicates().merge(tests, how="cross")])
+    return pd.concat([means, none[by].drop_duplicates().merge(tests, how="cross")])
 
 
 def _at(result: Tested, ratio: int) -> Tested:

@@ -130,20 +130,20 @@ def ordered(rows: pd.DataFrame, measure: Measure) -> pd.DataFrame | None:
 def extremes(run: Run) -> Figure:
     """The first pairs of `ranked` above the last ones: images with the outline of the mask and the value. If
     it is the contrast at the border of the filled region, the region is dashed."""
-    found = ranked(run)
-    if found is None:
+    ranking = ranked(run)
+    if ranking is None:
         return nothing("There is no measure to order the pairs by: styling (chapter 4) computes one.")
-    count = max(1, min(ENDS, len(found.rows) // 2))
+    count = max(1, min(ENDS, len(ranking.rows) // 2))
     figure, axes = board(2, count)
-    for line, name, these in zip(axes, found.measure.ends, (found.rows.head(count), found.rows.tail(count)),
-                                 strict=True):
+    ends = ranking.rows.head(count), ranking.rows.tail(count)
+    for line, name, these in zip(axes, ranking.measure.ends, ends, strict=True):
         for ax, row in zip(line, these.itertuples(), strict=False):
-            image, mask = read_pair(found.of.folder, row.name)
+            image, mask = read_pair(ranking.of.folder, row.name)
             picture(ax, image)
-            if not found.judges:
-                outline(ax, _region(run, found.of, row.name)[None], linestyles="dashed")
+            if not ranking.judges:
+                outline(ax, _region(run, ranking.of, row.name)[None], linestyles="dashed")
             outline(ax, mask)
-            ax.set_xlabel(f"{row.measure:{found.measure.digits}}", labelpad=2)
+            ax.set_xlabel(f"{row.measure:{ranking.measure.digits}}", labelpad=2)
         line[0].set_ylabel(name)
     legend(figure, run.params.data.classes)
     return figure

@@ -34,10 +34,10 @@ DETAILS = ["claim", "compared", "test set", "images", "seeds", "generators", "di
            "difference, published", "verdict"]
 
 
-def overall(run: Run, found: list[Verdict]) -> Table:
+def overall(run: Run, judged: list[Verdict]) -> Table:
     """One verdict per claim, what its comparisons say, and in how many cells the paper's own tables agree;
     folded below, the claims that the run was not asked to judge."""
-    asked, others = notasked.split(run, found)
+    asked, others = notasked.split(run, judged)
     rows = pd.DataFrame(summary([*asked, *others]))
     count = len(claims.overall(asked))
     table = _beside_paper(run, rows.head(count), ["", "the paper's own cells"], "summary-verdicts",
@@ -55,11 +55,11 @@ def _not_asked(rows: pd.DataFrame, others: list[Verdict]) -> Table:
                 f"cells: {CELLS[0].lower()}{CELLS[1:]}")
 
 
-def summary(found: list[Verdict]) -> list[dict[str, str]]:
+def summary(judged: list[Verdict]) -> list[dict[str, str]]:
     """The rows of `overall`."""
     rows = []
-    for number, (claim, verdict) in enumerate(claims.overall(found).items(), 1):
-        mine = [v for v in found if v.claim == claim]
+    for number, (claim, verdict) in enumerate(claims.overall(judged).items(), 1):
+        mine = [v for v in judged if v.claim == claim]
         scope = next((v.scope for v in mine if v.scope and verdict not in (TOO_LITTLE, NOT_MADE)), "")
         rows.append({"": str(number), "claim": claim.words,
                      "verdict on this run": f"{verdict} {scope}".strip(),
@@ -90,11 +90,11 @@ def rule() -> Table:
                 f"Differences below {SMALLEST} in Dice or IoU count as too small to matter.")
 
 
-def verdicts(run: Run, found: list[Verdict]) -> Table:
+def verdicts(run: Run, judged: list[Verdict]) -> Table:
     """The claims that the run was asked to judge, comparison by comparison."""
-    found, _ = notasked.split(run, found)
-    rows = pd.DataFrame(details(found), columns=DETAILS)
-    of = [amount(one) for one in found]
+    judged, _ = notasked.split(run, judged)
+    rows = pd.DataFrame(details(judged), columns=DETAILS)
+    of = [amount(one) for one in judged]
     frame = rows.drop(columns=["images", "seeds", "generators"])
     frame.insert(frame.columns.get_loc("difference, this run") + 1, "of", of)
     return _beside_paper(run, frame, ["claim", "compared", "test set", "difference, published"],
@@ -124,15 +124,15 @@ def amount(one: Verdict) -> str:
     return ", ".join(counted(count, word) for count, word in counts if count)
 
 
-def details(found: list[Verdict]) -> list[dict[str, object]]:
+def details(judged: list[Verdict]) -> list[dict[str, object]]:
     """The rows of `verdicts`."""
-    numbers = {claim: str(number) for number, claim in enumerate(claims.overall(found), 1)}
+    numbers = {claim: str(number) for number, claim in enumerate(claims.overall(judged), 1)}
     return [{
         "claim": numbers[one.claim], "compared": _compared(one), "test set": one.test_set,
         "images": one.images, "seeds": one.seeds, "generators": str(one.generators or ""),
         "difference, this run": with_interval(one.difference, one.low, one.high, one.claim.digits),
         "difference, published": "" if pd.isna(one.published) else f"{one.published:+.4f}",
-        "verdict": f"{one.words[0].upper()}{one.words[1:]}. {one.reason}"} for one in found]
+        "verdict": f"{one.words[0].upper()}{one.words[1:]}. {one.reason}"} for one in judged]
 
 
 def _compared(one: Verdict) -> str:

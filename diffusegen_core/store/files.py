@@ -151,11 +151,11 @@ def pixel_hash(image: np.ndarray) -> str:
 
 def below(folder: Path) -> list[str]:
     """The files and links in a folder and its subfolders, relative to it, sorted; links are not followed."""
-    found = []
+    paths = []
     for parent, folders, names in os.walk(folder):
         links = [name for name in folders if Path(parent, name).is_symlink()]  # to folders
-        found += [Path(parent, name).relative_to(folder).as_posix() for name in (*names, *links)]
-    return sorted(found)
+        paths += [Path(parent, name).relative_to(folder).as_posix() for name in (*names, *links)]
+    return sorted(paths)
 
 
 def plain(name: object) -> bool:
