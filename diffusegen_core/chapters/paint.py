@@ -26,8 +26,12 @@ from diffusegen_core.store import seeds
 
 VERSION = 1  # raised when the same picture and seed would give another result
 PORTRAIT = 2  # the same for pictures that are higher than wide and not padded
-PLACES = 1  # raised when the same picture and seed would give another drawn mask
+PLACES = 2  # raised when the same picture and seed would give another drawn mask
 LOOK = 512  # pixels of a picture's longer side in which text is looked for
+# Width and height, as shares of the longer side, of what is kept free around a line of text if that leaves
+# room: other lines stand there, such as grey ones on a white fold, that are harder to see.
+BLOCK = 0.06, 0.25
+LINE = 0.0, 0.0  # the same where only the line itself is
 ROOM = 0.9  # least area of a drawn mask beside what is to stay, over its area without that
 FULL = 0.95  # share of a picture; a region that covers more leaves nothing to paint into
 
@@ -228,11 +232,14 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
         raise too_small
     areas = planes.union(pairs.masks).mean(axis=(1, 2))
     whole = None if like is None else like.within(image.shape[:2], square, areas[areas > 0])
-    view, free = _free(image, side, fit, dilate, like is not None)
-    picture = fits.squared(np.ones_like(free)[..., None], fit).transpose(2, 0, 1)
+    picture = fits.squared(np.ones((*image.shape[:2], 1), np.uint8), fit).transpose(2, 0, 1)
     picture = planes.shrunk(picture, (side, side))[0]
-    number, drawn = _placed(pairs, whole, view, picture, seed, turn)
-    if not drawn.mask.any():
+    for around_text in (BLOCK, LINE):
+        view, free = _free(image, side, fit, dilate, like is not None, around_text)
+        number, drawn = _placed(pairs, whole, view, picture, seed, turn)
+        if drawn.mask.any():
+            break
+    else:
         raise UserError("The picture has no room for a lesion of this size beside burnt-in text and the dark "
                         "frame. Choose a smaller size, or give a mask.")
     if keep is not None and keep.any():
@@ -250,18 +257,21 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     return pairs.names[number], Drawn(enlarged, drawn.change, drawn.shift)
 
 
-def _free(image: np.ndarray, side: int, fit: str, dilate: int, wanted: bool) -> tuple[np.ndarray, np.ndarray]:
+def _free(image: np.ndarray, side: int, fit: str, dilate: int, wanted: bool,
+          around_text: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Where a mask can lie in a picture (H, W, C): in the square that models see, (side, side), and in the
-    picture, (H, W), both in {0, 1}. Its region keeps off text and, where its place is `wanted`, off the dark
-    frame; at random, it may lie as near to the frame as in chapter 3."""
+    picture, (H, W), both in {0, 1}. Its region keeps off text, with so much `around_text` as BLOCK says, and,
+    where its place is `wanted`, off the dark frame; at random, it may lie as near to the frame as in chapter
+    3."""
     squared, inner = fits.squared(image, fit), fits.inner(image.shape, fit)
     shown = planes.resize(squared.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
     view = masks.field_of_view(shown if _is_coloured(shown) else shown[:1])
     if not view.any():
         raise UserError("The picture is dark all over, so no place can be found. Give a mask.")
-    clear = 1 - _text(image)
+    width, height = (2 * round(share * max(image.shape[:2]) / 2) + 1 for share in around_text)
+    clear = (1 - cv2.dilate(_text(image), np.ones((height, width), np.uint8))).astype(np.uint8)
     if wanted:
-        clear = clear & cv2.resize(view, squared.shape[1::-1], interpolation=cv2.INTER_NEAREST)[inner]
+        clear = clear * (cv2.resize(view, squared.shape[1::-1], interpolation=cv2.INTER_NEAREST)[inner] > 0)
     far = _far(clear, dilate)
     near = fits.squared(1.0 - far[..., None], fit)[..., 0]
     near = cv2.resize(near, (side, side), interpolation=cv2.INTER_AREA)

@@ -219,15 +219,15 @@ def _styling(p: Params, work: Work, device: torch.device) -> Repetition:
 
 
 def _features(p: Params, work: Work, device: torch.device) -> Repetition:
-    c = p.cluster
-    return _looking(p, features.load(c.backbone, c.weights, c.input_range, device), work.cluster.call,
+    how = p.cluster
+    return _looking(p, features.load(how.backbone, how.weights, how.input_range, device), work.cluster.call,
                     BATCH, device)
 
 
 def _judging(p: Params, work: Work, device: torch.device) -> Repetition:
-    e = p.evaluate
-    return _looking(p, features.load(e.backbone, e.weights, e.input_range, device), work.judge.call,
-                    e.batch_size, device)
+    judge = p.evaluate
+    return _looking(p, features.load(judge.backbone, judge.weights, judge.input_range, device),
+                    work.judge.call, judge.batch_size, device)
 
 
 def _looking(p: Params, net: torch.nn.Module, flop: float, batch: int, device: torch.device) -> Repetition:

@@ -16,13 +16,15 @@ from diffusegen_core.report.figures import BLOCKS, board, legend, nothing, pair
 from diffusegen_core.report.tables import Table, show
 
 NONE = "inpaint.baselines is not set"
+BEFORE = (", before and after of all classes together, so that an object which is pasted into another class "
+          "does not change them")
 
 
 def table(result: Pasted | None, classes: Sequence[str]) -> Table:
     """One row per data type; where the run has none, one row that says so. `classes` as data.classes."""
     frame = pd.DataFrame([{"data type": "none", "why": NONE}]) if result is None else result.table
     return show(frame, "inpaint-pasted", "Pairs of this run that no model painted. Areas are shares of the "
-                f"image{', before and after of all classes together' if len(classes) > 1 else ''}.",
+                f"image{BEFORE if len(classes) > 1 else ''}.",
                 {column: ".3f" for column in frame if "area" in column})
 
 

@@ -26,6 +26,7 @@ from diffusegen_core.report import (
     detectable,
     keynumbers,
     limits,
+    objects,
     realism,
     recommendation,
     showcase,
@@ -127,7 +128,7 @@ def _answers(run: Run) -> str:
     table = answer.table(run, "front-answers", verdicts)
     classes = byclass.table(run)
     parts = [recommendation.of(run), *byclass.painted(run), *byclass.unlearned(run), *realism.lines(run),
-             classes._repr_markdown_() if classes else "", table._repr_markdown_()]
+             *objects.lines(run), classes._repr_markdown_() if classes else "", table._repr_markdown_()]
     return "\n\n".join(filter(None, parts))
 
 
