@@ -68,6 +68,8 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
     wish = PaintRequest(new, Like.parse(like) if like is not None else None, gone, remove, stays)
     shown = dict(zip(names, _pictures(paths, brightness), strict=True))
     own = {name: seeds.derive(seed, "picture", name) for name in names}
+    recipe = {**_recipe(run, shown, wish), "like": like, "count": count, "seed": seed}
+    _refuse_other(out, recipe)
     looked = {name: _checked(run, path, shown[name], wish, count, own[name])
               for path, name in zip(paths, names, strict=True)}
     _warn_of_grey(run, shown)
@@ -76,7 +78,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
         for line in told:
             log.warning("In %s, %s", printable(name), line)
     _warn_of_detail(run, shown)
-    _begin(out, {**_recipe(run, shown, wish), "like": like, "count": count, "seed": seed})
+    files.write_json(out / RECIPE, recipe)
     rows = _finished(out)
     for name, image in tqdm(shown.items(), desc="Painting", unit="picture", disable=None):
         if all(_pair(name, number) in rows for number in range(1, count + 1)):
@@ -226,8 +228,8 @@ def _refuse_changed(models: Trained, out: Path) -> None:
                             "has made it again meanwhile. Run this command again with a new folder (--out).")
 
 
-def _begin(out: Path, recipe: dict[str, Any]) -> None:
-    """Write the recipe into `out`. Raises UserError if `out` holds anything but what the same call made."""
+def _refuse_other(out: Path, recipe: dict[str, Any]) -> None:
+    """Raise UserError if `out` holds anything but what the same call made."""
     there = files.read_json(out / RECIPE)
     if there == recipe:
         return
@@ -237,7 +239,6 @@ def _begin(out: Path, recipe: dict[str, Any]) -> None:
     # What a kill leaves before the recipe is written does not count.
     if out.is_dir() and any(not path.name.startswith(files.WRITING) for path in out.iterdir()):
         raise UserError(f"{out} holds other files, and nothing there is replaced. {_elsewhere(out)}")
-    files.write_json(out / RECIPE, recipe)
 
 
 def _changed(there: dict[str, Any], recipe: dict[str, Any]) -> Iterator[str]:

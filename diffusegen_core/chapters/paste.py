@@ -20,7 +20,7 @@ from diffusegen_core.config.sections import Inpaint
 from diffusegen_core.data import dataset, lesions, masks, pairsets, patients, planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.layouts import PLAIN
-from diffusegen_core.data.pairsets import Job, PairSet, PairSets
+from diffusegen_core.data.pairsets import NO_MODEL, Job, PairSet, PairSets
 from diffusegen_core.data.planes import Chosen
 from diffusegen_core.data.types import DataType, pasted
 from diffusegen_core.segmentation.trainsets import Supply
@@ -32,7 +32,6 @@ VERSION = 1  # raised when the same parameters would give other pairs
 OVERLAPPING = 2  # of classes that may overlap, which pasted lesions once cut out
 AREAS = ["area_before", "area_lesion", "area_after"]
 MANIFEST = [*pairsets.ORIGIN, *pairsets.PASTED, *AREAS]
-NO_MODEL = "none"  # in a manifest's column `model`
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ ORIGIN = ["name", "source", "source_cluster", "model", "sample", "seed"]  # the 
 GIVEN = ["picture", "mask_of", "mask_change"]
 # Further ones for pasted lesions: whose lesion it is, and how it was changed.
 PASTED = ["lesion_of", "lesion_change"]
+NO_MODEL = "none"  # in the column `model`, of pairs that no model made
 DONORS = ("lesion_of", "mask_of")  # those of these columns that say whose
 
 
@@ -137,7 +138,8 @@ def make(workspace: Workspace, artifact: Artifact, title: str, jobs: Sequence[Jo
         mine = [job for job in jobs if job.model == model and not is_made(folder, job.name, keys[job.name])]
         for first in range(0, len(mine), batch_size):
             batch = mine[first:first + batch_size]
-            items.append(fanout.Item(f"{model}, {batch[0].name} to {batch[-1].name}", workspace, {
+            which = f"{batch[0].name} to {batch[-1].name}"
+            items.append(fanout.Item(which if model == NO_MODEL else f"{model}, {which}", workspace, {
                 "jobs": batch, "keys": [keys[job.name] for job in batch], "folder": folder, **arguments}))
     fanout.run(work, items, f"{title}{workspace.whose}")
     rows = [_kept(folder, job.name) for job in jobs]

@@ -143,7 +143,8 @@ def levels() -> list[Level]:
 
 def words(told: Level) -> str:
     """A level in words: "Training 40%, about 8 min left (1 of 2: cluster-00)"."""
-    left = "" if told["left"] is None else f", {about(told['left'])} left"
+    is_done = told["share"] > 0.995  # shown as 100%, where "about 10 s left" would be odd
+    left = "" if told["left"] is None or is_done else f", {about(told['left'])} left"
     note = f" ({told['note']})" if told["note"] else ""
     return f"{told['title']} {told['share']:.0%}{left}{note}"
 

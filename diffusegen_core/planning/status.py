@@ -81,7 +81,7 @@ def _state(name: str, cause: str, row: pd.Series, took: Mapping[str, float],
     reason."""
     status = row["status"]
     if status == "made":
-        return f"made, in {duration(took[name])}" if took.get(name) else "made"
+        return f"made; {duration(took[name])} of work" if took.get(name) else "made"
     if status == "none":
         return "not asked for"
     if status == "refused":

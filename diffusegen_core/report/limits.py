@@ -76,8 +76,10 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
         yield (f"Images have {p.data.image_size} pixels a side; the paper's have {FULL_SIZE}. What holds at "
                "one size need not hold at another.")
     if "inpaint" in made and p.generators < LEAST_GENERATORS:
+        follows = (f"verdicts are {THESE_PAIRS}, and another training might reverse them" if has_networks else
+                   "another training may give better ones, or worse")
         yield (f"{'One generator' if p.generators == 1 else f'{p.generators} generators'} made the pairs: "
-               f"verdicts are {THESE_PAIRS}, and another training might reverse them (`generators`).")
+               f"{follows} (`generators`).")
     own = p.augment.generator_sees == SUBSET  # then each small set has pasted pairs of its own, too
     if p.inpaint.baselines and ("segment" in made or ("augment" in made and not own)):
         yield (f"Objects were pasted once for all repetitions{' of chapter 6' if own else ''}: verdicts on "

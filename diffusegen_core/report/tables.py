@@ -116,10 +116,12 @@ def show(frame: pd.DataFrame, name: str, caption: str, formats: Formats | None =
 def facts(run: Run, name: str) -> Table:
     """What a page must state about its run: profile, data, seed, device, versions."""
     p = run.params
+    windows = (f"; the models see squares around what is painted at {p.model_size} x {p.model_size}"
+               if p.data.window else "")
     rows = {
         "profile": p.profile,
         "data": data(p),
-        "image size": f"{p.data.image_size} x {p.data.image_size} pixels",
+        "image size": f"{p.data.image_size} x {p.data.image_size} pixels{windows}",
         "seed": str(p.seed),
         "device": _devices(run),
         "versions": ", ".join(f"{k} {v}" for k, v in files.versions().items()),
