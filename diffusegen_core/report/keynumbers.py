@@ -24,8 +24,8 @@ ALONE = "Dice, trained on them alone"
 COPIES = "near-copies (by chance)"
 MORE = "More-Real"  # not a data type: more real pairs instead of synthetic ones
 NOT_TRIED = "not tried"
-ANEW = ("Chapter 7 draws anew which real pairs are trained on and which choose the epoch, so this Dice "
-        "differs from that in the column before, even for the same pairs.")
+ANEW = ("Chapter 7 draws anew which real pairs are trained on and which choose the epoch, so its Dice for "
+        "real pairs alone differs from that in the column before, even for the same pairs.")
 Texts = dict[str, str]
 """The text of a column's cells, by data type."""
 
