@@ -262,13 +262,14 @@ def remembered(result: Evaluated, p: Params) -> Answer | None:
     lowest = rows.loc[rows["high"].idxmin()]
     least = ("" if lowest.name == row.name else f"for {lowest['models']} it is "
              f"{with_interval(lowest['area'], lowest['low'], lowest['high'])}, and ")
-    why = (f"; {least}{LARGER}" if unlike else
-           "; read \"Sharing\" before you share models or pairs" if verdict == REMEMBERED else "")
+    why = f"; {least}{LARGER}" if unlike else ""
+    warning = ("; read \"Sharing\" before you share models or pairs" if verdict in (REMEMBERED, CANNOT_TELL)
+               else "")
     return Answer(MEMORY, verdict, (
         "the models' error tells training pairs from held-out ones with an area under the ROC curve of "
         f"{with_interval(row['area'], row['low'], row['high'])}, where 0.5 is chance "
         f"({row['training pairs']} training pairs, {row['held-out pairs']} held-out){others}{why}"
-        f"{of_first(p)}"))
+        f"{warning}{of_first(p)}"))
 
 
 def spent(run: Run) -> Answer | None:

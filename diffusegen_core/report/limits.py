@@ -164,9 +164,9 @@ def _of_networks(p: Params, seeds: Mapping[str, int], tests: Tests | None) -> It
         dice, pairs, called = tests.alone
         what = f"Dice of {escaped(called)} on the test images that show it" if called else (
             f"{captioned(p)} on the test images")
-        yield (f"The networks that judge the pairs are weak: trained on {pairs:.0f} real pairs alone, for "
-               f"{p.segment.epochs} epochs, they reach {dice:.2f} in {what}. What helps or harms such "
-               "networks need not help or harm better ones.")
+        yield (f"The networks that judge the pairs are weak: trained on {pairs:.0f} real pairs alone (other "
+               f"ones chose the epoch), for {p.segment.epochs} epochs, they reach {dice:.2f} in {what}. What "
+               "helps or harms such networks need not help or harm better ones.")
     if tests and tests.unseen is not None and tests.unseen < WEAK:
         yield (f"The filter's networks are weak: on real pairs that they have not seen, they reach "
                f"{tests.unseen:.2f} in {captioned(p)}. Where they find nothing at the mask of a painted "

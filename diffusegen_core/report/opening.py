@@ -181,7 +181,7 @@ def _extremes(run: Run) -> str:
         f"Of {of}, those with the {first} and the {last} {ranking.measure.words}. {SMOOTHEST} A low contrast "
         f"means only that the filling meets the picture around it: one that shows no {what} at all can have "
         f"the lowest. Whether the {what} is where the mask says, a filter judges: `diffusegen filter "
-        f"{relative(run.folder)}`.")
+        f"{relative(run.folder)}`; with few training pairs its networks judge poorly themselves.")
     alt = (f"The {first} pairs above the {last} ones, with the outlines of their masks" if ranking.judges else
            f"Pairs with the {first} contrast above those with the {last}, with outlines of mask and region")
     return _figure(ENDS, alt, told)
