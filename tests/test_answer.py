@@ -502,7 +502,7 @@ def test_weak_networks_are_a_limit_with_what_follows() -> None:
     assert not lines(0.8, 0.8)
     assert not lines(0.8, None)
     networks, judges = lines(0.486, 0.42)
-    assert "on 14 real pairs alone (other ones chose the epoch), for 12 epochs, they reach 0.49 in" in networks
+    assert "on 14 real pairs alone (other ones chose the epoch), for 12 epochs, they reach 0.49 i" in networks
     assert "real pairs that they have not seen, they reach 0.42 in polyp Dice" in judges
     organ, = [one for one in limits.of(params.validate({}), tests=limits.Tests(
         36, "", alone=limits.Alone(0.3, 14.3, "liver_lesion"))) if " are weak: " in one]
