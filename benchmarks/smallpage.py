@@ -233,7 +233,7 @@ def timed(wall: dict[str, Any]) -> Table:
 def elsewhere(run: Run, wall: dict[str, Any]) -> Iterator[str]:
     """A sentence where the times are not those of this run."""
     if wall["device"] != (device := tables.work(run)[1]):
-        yield (f"These times are of another execution of the profile. What follows was computed on {device}, "
+        yield (f"These times are from another run of this profile. What follows was computed on {device}, "
                "in part beside other programs, and took longer: the table of answers has the sum of the work "
                "of all its processes.")
 

@@ -57,13 +57,16 @@ def data_check(
     settings = params.typed(Data, given, "Parameters: data")
     made = checkup.checkup(there, clusters, settings)
     if profile is None and "labels" not in given and (classes := _classes(made)):
-        del given["object"]  # these have names
+        if "object" not in changes.get("data", {}):
+            del given["object"]  # these have names
         settings = params.typed(Data, {**given, "labels": classes}, "Parameters: data")
+        of_files = set(made.report.told) == set(classes)
         made = checkup.checkup(there, clusters, settings)
         names = ", ".join(f"{value}: NAME" for value in classes)
-        made = replace(made, lines=[*made.lines, (
-            checkup.LOOK, "labels", "classes guessed from the values of the masks, as `new` does; give them "
-                                    f"names: -p data.labels '{{{names}}}'")])
+        made = replace(made, lines=[*made.lines, (checkup.LOOK, "labels", (
+            "classes named as in the files, as `new` does; -p data.labels chooses among them or joins them"
+            if of_files else "classes guessed from the values of the masks, as `new` does; give them names: "
+                             f"-p data.labels '{{{names}}}'"))])
     if read_by:
         typer.echo(printable(f"Read by --images '{read_by['images']}' --masks '{read_by['masks']}', as `new` "
                              "does; in a parameter file of your own, set data.images and data.masks."))
@@ -102,20 +105,23 @@ def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":
         listed = replace(made.report, pairs=made.seen.listed)
         own = settings.model_copy(update={"source": str(listed.folder), "count": None})  # as `new` takes them
         usable = {pair.name for pair in made.report.pairs}
-        _, held = firstlook.share(listed, usable, own)
+        given = None if settings.holdout == type(settings)().holdout else settings.holdout or 0.0
+        held = (firstlook.share(listed, usable, own)[1] if given is None else
+                len(usable.intersection(firstlook.held_out(listed, own, given))))
         of = f"{counted(count, 'pair')}, of which `new` holds out {held}"
         lines.append((OK, "number", f"{of}: enough for a verdict") if held >= LEAST_IMAGES else
                      (LOOK, "number", f"{of}: too few for a verdict, which needs {LEAST_IMAGES} test images"
-                                      f"{_enough(firstlook.least(listed, usable, own))}"))
+                                      f"{_enough(firstlook.least(listed, usable, own), firstlook.MOST)}"))
     return replace(made, lines=[*made.lines, *lines])
 
 
-def _enough(least: tuple[float, int] | None) -> str:
-    """With which share there are enough test images, in words."""
+def _enough(least: tuple[float, int] | None, most: float) -> str:
+    """With which share there are enough test images, in words; None: with none up to `most`."""
     if least is None:
-        return "; no share holds out so many, so test on another folder (-p segment.held_out DIR)"
+        return (f"; no share up to {most:g} holds out so many, so let `new` test on another folder: -p "
+                "segment.held_out DIR -p data.holdout null")
     share, left = least
-    return f" (with -p data.holdout {share:g} it holds out enough, and {left} are left to train on)"
+    return f" (with -p data.holdout {share:g} `new` holds out enough, and {left} are left to train on)"
 
 
 @data_app.command("fetch")

@@ -65,9 +65,10 @@ def new(
 
 
 def _workers(device: str) -> str:
-    """What --workers does on this machine, a line; "" where all of it computes a single item."""
+    """What --workers does on this machine, a line; "" where it has one core, or one GPU is used."""
     from diffusegen_core.config import devices
     count, what = devices.units(device)
+    most = "" if what == devices.CARDS else ", if the memory is enough"
     return "" if count == 1 else (
-        f"This machine has {count} {what}. With --workers {count}, so many items (models, sets of pairs, "
-        f"networks) are computed at once, each on {'its own' if what == devices.CARDS else 'one of them'}.")
+        f"This machine has {count} {what}: --workers N, up to {count}{most}, computes N items (models, sets "
+        "of pairs, networks) at once, which is faster where there are several.")

@@ -78,6 +78,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
         for line in told:
             log.warning("In %s, %s", printable(name), line)
     _warn_of_detail(run, shown)
+    _refuse_other(out, recipe)  # which another command may have filled meanwhile
     files.write_json(out / RECIPE, recipe)
     rows = _finished(out)
     for name, image in tqdm(shown.items(), desc="Painting", unit="picture", disable=None):

@@ -504,6 +504,10 @@ def test_weak_networks_are_a_limit_with_what_follows() -> None:
     networks, judges = lines(0.486, 0.42)
     assert "on 14 real pairs alone (other ones chose the epoch), for 12 epochs, they reach 0.49 i" in networks
     assert "real pairs that they have not seen, they reach 0.42 in polyp Dice" in judges
+    def room(dice: float) -> bool:
+        found = limits.Tests(36, "", own=power.Own(0.09, 3, 1.0, 8), alone=limits.Alone(dice, 14.3))
+        return any("there is little room" in one for one in limits.of(params.validate({}), tests=found))
+    assert [room(dice) for dice in (0.75, 0.95)] == [False, True]
     organ, = [one for one in limits.of(params.validate({}), tests=limits.Tests(
         36, "", alone=limits.Alone(0.3, 14.3, "liver_lesion"))) if " are weak: " in one]
     assert r"they reach 0.30 in Dice of liver\_lesion on the test images that show it." in organ

@@ -387,6 +387,9 @@ def test_a_check_guesses_classes_as_new_does(tmp_path: Path):
     named = call("data", "check", tmp_path, "-p", "data.labels", "{1: liver, 3: cyst}")
     assert "classes: liver, cyst" in named.stdout
     assert "classes guessed" not in named.stdout
+    called = call("data", "check", tmp_path, "-p", "data.object", "organ")
+    assert called.exit_code == 0
+    assert "classes: class_1, class_3" in called.stdout
     other = tmp_path.parent / "own.yaml"
     other.write_text("data: {object: cyst}\n")
     assert call("data", "check", tmp_path, "--profile", other).exit_code == 1, "as a run with it would refuse"
@@ -400,13 +403,15 @@ def test_a_check_and_new_hold_out_the_same_whole_patients(tmp_path: Path):
     held = len(firstlook.look(tmp_path, {}, "^(one|two)", {}).held)
     assert held == 2
     assert ("look  number       30 pairs, of which `new` holds out 2: too few for a verdict, which needs 20 "
-            "test images; no share holds out so many, so test on another folder (-p segment.held_out DIR)"
-            ) in told
+            "test images; no share up to 0.6 holds out so many, so let `new` test on another folder: -p "
+            "segment.held_out DIR -p data.holdout null") in told
     for number in range(10):
         dataset.write_pair(tmp_path, f"three_{number:02d}", image, mask)
     told = call("data", "check", tmp_path).stdout
     assert ("`new` holds out 12: too few for a verdict, which needs 20 test images (with -p data.holdout "
-            "0.49 it holds out enough, and 20 are left to train on)") in told
+            "0.49 `new` holds out enough, and 20 are left to train on)") in told
+    told = call("data", "check", tmp_path, "-p", "data.holdout", "0.49").stdout
+    assert "ok    number       40 pairs, of which `new` holds out 20: enough for a verdict" in told
 
 
 def test_a_check_refuses_a_file_of_parameters_whose_section_is_a_value(tmp_path: Path):

@@ -7,6 +7,7 @@ import base64
 import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,12 +255,15 @@ def test_a_strange_table_is_text(words: str) -> None:
 def test_a_table_of_ours_stays_as_it_is() -> None:
     frame = pd.DataFrame({"data type": ["a|b", "", "<i> \\ `x`", "&lt;"], "$n$": [1, 2, 3, 4]})
     folded = tables.show(frame, "folded", f"Of {tables.escaped('{x} & <y>')}.")
-    for one in (tables.show(frame, "own", "Of it."), tables.show(frame, "own", "It.", folded=folded),
+    noted = replace(tables.show(frame, "own", "It.", folded=folded), notes=("Read it.", "Or not."),
+                    others=tables.show(frame, "others", "Not asked."))
+    for one in (tables.show(frame, "own", "Of it."), tables.show(frame, "own", "It.", folded=folded), noted,
                 tables.show(frame.iloc[:0], "own", "None.")):
         markdown = one._repr_markdown_()
         labels: set[str] = set()
         assert foreign._table(markdown, labels) == {"text/markdown": markdown}
         assert foreign._table(markdown, labels) is None, "a label is there once"
+    assert foreign._table(noted._repr_markdown_().replace("- Or not.", "<b>"), set()) is None, "no list"
 
 
 def test_a_page_of_a_colleague_looks_as_ones_own(tmp_path: Path) -> None:

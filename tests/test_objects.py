@@ -74,29 +74,45 @@ def test_only_the_classes_that_are_painted_are_looked_at():
 @pytest.mark.parametrize(("levels", "words", "advice"), [
     (STRONG, "In painted pairs (1-Paint) the cyst stands out more than in real ones: on average it is 90 "
      "grey levels darker than its surroundings, and in real pairs 35 grey levels darker (SD 4).",
-     " A smaller `inpaint.guidance_scale` (2 here"),
+     " A smaller `inpaint.guidance_scale` (2 here) may mend that; 1 is none."),
     (FAINT, "stands out less than in real ones: on average it is 5 grey levels darker",
-     " Longer training (`train.images`) or a larger"),
-    (LIGHT, "stands out otherwise than in real ones: on average it is 40 grey levels brighter", "")])
+     " Longer training (`train.images`), or a larger `inpaint.guidance_scale`, may help."),
+    (LIGHT, "stands out the other way: on average it is 40 grey levels brighter", "")])
 def test_objects_that_stand_out_otherwise_are_told_with_what_may_help(
         levels: list[float], words: str, advice: str):
     run = run_of(REAL)
-    line, = objects.unlike(run, sets(**{"1_Paint": levels}))
+    line, = objects.differing(run.params, run.pairs, sets(**{"1_Paint": levels}))
     assert words in line
     assert line.partition("(SD 4).")[2].startswith(advice)
     assert bool(line.partition("(SD 4).")[2]) == bool(advice)
-    assert objects.told(run, sets(**{"1_Paint": levels})).data == line
+    assert objects.paragraph(run, sets(**{"1_Paint": levels})).data == line
+    made = {"data": run.pairs, "inpaint": SimpleNamespace(sets={"x": sets(**{"1_Paint": levels})[0]})}
+    assert objects.told(SimpleNamespace(params=run.params, finished=made.get)) == line
 
 
 def test_objects_like_real_ones_are_not_mentioned_and_few_say_nothing():
     run = run_of(REAL)
-    assert objects.told(run, sets(**{"1_Paint": USUAL, "Paste": USUAL})) is None
-    assert list(objects.unlike(run, sets(**{"1_Paint": STRONG[:5]}))) == []
-    assert list(objects.unlike(run_of(REAL[:5]), sets(**{"1_Paint": STRONG}))) == [], "few real ones"
-    without, = objects.unlike(run_of(REAL, {"inpaint": {"guidance_scale": 1.0}}), sets(**{"1_Paint": STRONG}))
-    assert without.endswith("(SD 4)."), "there is no guidance to lower"
-    pasted, = objects.unlike(run, sets(Paste=STRONG))
-    assert "guidance" not in pasted
+    assert objects.paragraph(run, sets(**{"1_Paint": USUAL, "Paste": USUAL})) is None
+    for real, others in ((REAL, {"1_Paint": STRONG[:5]}), (REAL[:5], {"1_Paint": STRONG}), (REAL[:5], {}),
+                         (REAL[:5], {"1_Paint": STRONG[:5]}), (REAL, {"1_Paint": []})):
+        assert list(objects.differing(run.params, run_of(real).pairs, sets(**others))) == []
+    for made in ({}, {"data": run.pairs}, {"inpaint": SimpleNamespace(sets={"x": sets(Paste=STRONG)[0]})}):
+        assert objects.told(SimpleNamespace(params=run.params, finished=made.get)) == ""
+
+
+@pytest.mark.parametrize(("name", "values", "advice"), [
+    ("1-Paint", {"inpaint": {"guidance_scale": 1.0}}, ""), ("Paste", {}, ""), ("1-Diff", {}, ""),
+    ("1-Styled-Paint", {"style": {"method": "sdedit", "guidance_scale": 1.5}},
+     " A smaller `inpaint.guidance_scale` (2 here) or `style.guidance_scale` (1.5 here) may mend that"),
+    ("1-Paint", {"generators": 3}, " A smaller `inpaint.guidance_scale` (2 here) may mend that")])
+def test_the_advice_names_what_has_made_the_pairs(name: str, values: dict, advice: str):
+    run = run_of(REAL, values)
+    line, = objects.differing(run.params, run.pairs, [Made(name, STRONG)])
+    assert line.partition("(SD 4).")[2].startswith(advice)
+    assert bool(line.partition("(SD 4).")[2]) == bool(advice)
+    first = " Synthetic pairs are of the first of 3 generators."
+    assert objects.paragraph(run, [Made(name, STRONG)]).data.endswith(first) == ("generators" in values)
+    assert objects.table(run, [Made(name, STRONG)], "x").caption.endswith(first) == ("generators" in values)
 
 
 def test_every_type_has_a_row_beside_the_real_pairs():
@@ -105,9 +121,12 @@ def test_every_type_has_a_row_beside_the_real_pairs():
     assert table.frame["contrast"].tolist() == ["-35.0 ± 3.8", "-36.0 ± 0.0", "-90.0 ± 0.0"]
     assert table.frame["pairs"].tolist() == ["12", "10", "10"]
     assert "How the cyst stands out" in table.caption
+    assert table.caption.endswith("The masks of pasted pairs show the source's own objects, too.")
+    assert "pasted" not in objects.table(run_of(REAL), sets(**{"1_Paint": STRONG}), "objects").caption
 
 
 def test_several_painted_classes_are_named_together():
     values = {"data": {"source": "slices", "labels": {"1": "liver", "2": "cyst_2"}}}
-    line, = objects.unlike(run_of(REAL, values, classes=2), [Made("1-Paint", STRONG, classes=2)])
+    run = run_of(REAL, values, classes=2)
+    line, = objects.differing(run.params, run.pairs, [Made("1-Paint", STRONG, classes=2)])
     assert r"what is painted (liver, cyst\_2) stands out" in line

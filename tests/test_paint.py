@@ -335,7 +335,7 @@ def test_a_lesion_slides_off_text_and_frame_and_that_is_told(like: Like, lines: 
         plain = found(np.full_like(image, image[0, 0]), PaintRequest(like=like), seed)[1]
         assert mask.mean() == pytest.approx(plain.mean(), rel=0.1), "it is moved, not cut"
     told, = told_of(image, PaintRequest(like=like))
-    assert re.fullmatch(f"at {like.x:.2f}:{like.y:.2f} there is no room beside text or the dark frame, "
+    assert re.fullmatch(f"at {like.x:.2f}:{like.y:.2f} there is no room away from text or the dark frame, "
                         r"so the lesion is at 0\.\d\d:0\.\d\d\.", told)
     several, = told_of(image, PaintRequest(like=like), 3)
     assert "so 3 of 3 lesions are elsewhere, one at 0." in several
@@ -356,6 +356,20 @@ def test_a_lesion_without_a_wanted_place_keeps_off_text():
         region, mask = found(image, PaintRequest(), seed)
         assert not region[text].any()
         assert mask.any()
+
+
+def test_other_lines_may_stand_around_text_so_that_is_kept_free_where_there_is_room():
+    image, text = written((10, 110))
+    around = cv2.dilate(text.astype(np.uint8), np.ones((2 * 30 + 1, 1), np.uint8)) > 0  # of 40 pixels
+    for wish in (PaintRequest(), PaintRequest(like=Like("small", 0.15, 0.5))):
+        for seed in range(4):
+            region, mask = found(image, wish, seed)
+            assert mask.any()
+            assert not region[around].any()
+    crowded, text = written(*((left, row) for left in (4, 100, 190) for row in (60, 150)))
+    region, mask = found(crowded, PaintRequest(like=Like("small", 0.4, 0.45)))
+    assert mask.any(), "there is room between the lines, though none beside their blocks"
+    assert not region[text].any()
 
 
 def test_where_text_and_frame_leave_no_room_a_wanted_size_is_refused():

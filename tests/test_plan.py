@@ -297,7 +297,7 @@ def test_a_network_too_large_for_a_processor_is_called_once_for_one_image(nano_p
     assert (found["rate"] == found.loc["sampling", "rate"]).all()
     assert list(found.loc[["training", "styling"], "how"]) == [probe.AS_CALL] * 2
     assert found.loc["sampling", "how"] == ("timed from the first call, which is slower, took longer "
-                                              "than its share of the measuring")
+                                              "than its share of the time")
 
 
 def recorded(forward, calls: list[int]):

@@ -6,7 +6,9 @@ the region stay as they are.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -28,10 +30,10 @@ VERSION = 1  # raised when the same picture and seed would give another result
 PORTRAIT = 2  # the same for pictures that are higher than wide and not padded
 PLACES = 2  # raised when the same picture and seed would give another drawn mask
 LOOK = 512  # pixels of a picture's longer side in which text is looked for
-# Width and height, as shares of the longer side, of what is kept free around a line of text if that leaves
-# room: other lines stand there, such as grey ones on a white fold, that are harder to see.
+# Width and height, as shares of the longer side and half on either side, by which a line of text is widened
+# if that leaves room: other lines stand there, such as grey ones on a white fold, that are harder to see.
 BLOCK = 0.06, 0.25
-LINE = 0.0, 0.0  # the same where only the line itself is
+LINE = 0.0, 0.0  # the line itself
 ROOM = 0.9  # least area of a drawn mask beside what is to stay, over its area without that
 FULL = 0.95  # share of a picture; a region that covers more leaves nothing to paint into
 
@@ -131,8 +133,8 @@ def _moved(wish: PaintRequest, drawn: Sequence[Drawn], shape: tuple[int, ...], f
     if (like := wish.like) and (x or y):
         number = sum(map(any, steps))
         which = "the lesion is" if len(drawn) == 1 else f"{number} of {len(drawn)} lesions are elsewhere, one"
-        beside = "text or the dark frame" if wish.keep is None else "text, the dark frame or what is to stay"
-        yield (f"at {like.x:.2f}:{like.y:.2f} there is no room beside {beside}, so {which} at "
+        other = "text or the dark frame" if wish.keep is None else "text, the dark frame or what is to stay"
+        yield (f"at {like.x:.2f}:{like.y:.2f} there is no room away from {other}, so {which} at "
                f"{like.x + x:.2f}:{like.y + y:.2f}.")
 
 
@@ -218,12 +220,27 @@ def _share(spot: Spot, image: np.ndarray, settings: Inpaint, data: Data) -> floa
 def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: str,
            keep: np.ndarray | None = None, dilate: int = 1, turn: float = masks.ANY,
            around: int | None = None) -> tuple[str, Drawn]:
-    """A training pair's mask, changed and placed in a picture (H, W, C), away from what is to stay (H, W),
-    and the name of the pair. If that shows the class `around`, by its number, the place is in that class.
+    """A training pair's mask, changed and placed in a picture (H, W, C), away from what is to stay (H, W) and
+    from text, and the name of the pair. If that shows the class `around`, by its number, the place is in that
+    class.
 
     `fit` is as data.fit: if the run's pictures were squeezed, the mask is stretched back with this picture;
     else it keeps its proportions.
     """
+    beside = partial(_beside_text, pairs, image, like, seed, fit, keep, dilate, turn, around)
+    least = beside(LINE)
+    if _text(image).any():
+        with suppress(UserError):  # there is no room beside the block
+            wider = beside(BLOCK)
+            if np.count_nonzero(wider[1].mask) >= ROOM * np.count_nonzero(least[1].mask):
+                return wider
+    return least
+
+
+def _beside_text(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: str,
+                 keep: np.ndarray | None, dilate: int, turn: float, around: int | None,
+                 widened: tuple[float, float]) -> tuple[str, Drawn]:
+    """The same beside text that is `widened`, as BLOCK. UserError where there is no room."""
     side, fit = pairs.image_size, "squeeze" if fit == "squeeze" else "pad"
     square, inner = fits.squared(image, fit).shape[:2], fits.inner(image.shape, fit)
     too_small = UserError(f"The picture, {image.shape[1]} x {image.shape[0]} pixels, is too small to "
@@ -234,12 +251,9 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
     whole = None if like is None else like.within(image.shape[:2], square, areas[areas > 0])
     picture = fits.squared(np.ones((*image.shape[:2], 1), np.uint8), fit).transpose(2, 0, 1)
     picture = planes.shrunk(picture, (side, side))[0]
-    for around_text in (BLOCK, LINE):
-        view, free = _free(image, side, fit, dilate, like is not None, around_text)
-        number, drawn = _placed(pairs, whole, view, picture, seed, turn)
-        if drawn.mask.any():
-            break
-    else:
+    view, free = _free(image, side, fit, dilate, like is not None, widened)
+    number, drawn = _placed(pairs, whole, view, picture, seed, turn)
+    if not drawn.mask.any():
         raise UserError("The picture has no room for a lesion of this size beside burnt-in text and the dark "
                         "frame. Choose a smaller size, or give a mask.")
     if keep is not None and keep.any():
@@ -258,17 +272,16 @@ def _drawn(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, fit: s
 
 
 def _free(image: np.ndarray, side: int, fit: str, dilate: int, wanted: bool,
-          around_text: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+          widened: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Where a mask can lie in a picture (H, W, C): in the square that models see, (side, side), and in the
-    picture, (H, W), both in {0, 1}. Its region keeps off text, with so much `around_text` as BLOCK says, and,
-    where its place is `wanted`, off the dark frame; at random, it may lie as near to the frame as in chapter
-    3."""
+    picture, (H, W), both in {0, 1}. Its region keeps off text, `widened` as BLOCK says, and, where its place
+    is `wanted`, off the dark frame; at random, it may lie as near to the frame as in chapter 3."""
     squared, inner = fits.squared(image, fit), fits.inner(image.shape, fit)
     shown = planes.resize(squared.transpose(2, 0, 1), (side, side), Image.Resampling.LANCZOS)
     view = masks.field_of_view(shown if _is_coloured(shown) else shown[:1])
     if not view.any():
         raise UserError("The picture is dark all over, so no place can be found. Give a mask.")
-    width, height = (2 * round(share * max(image.shape[:2]) / 2) + 1 for share in around_text)
+    width, height = (2 * round(share * max(image.shape[:2]) / 2) + 1 for share in widened)
     clear = (1 - cv2.dilate(_text(image), np.ones((height, width), np.uint8))).astype(np.uint8)
     if wanted:
         clear = clear * (cv2.resize(view, squared.shape[1::-1], interpolation=cv2.INTER_NEAREST)[inner] > 0)

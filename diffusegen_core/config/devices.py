@@ -54,7 +54,9 @@ def on_cards(name: str) -> bool:
 
 def units(name: str) -> tuple[int, str]:
     """How many GPUs or cores the work that a device parameter names can be divided among, and which."""
-    return (torch.cuda.device_count(), CARDS) if on_cards(name) else (dask.system.CPU_COUNT, "cores")
+    if on_cards(name):
+        return (1 if ":" in name else torch.cuda.device_count()), CARDS
+    return dask.system.CPU_COUNT, "cores"
 
 
 def refuse_few(name: str, count: int, workers: int = 1) -> None:

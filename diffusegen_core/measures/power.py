@@ -140,11 +140,12 @@ def limit(seeds: int, images: int, generators: int, together: str = "", own: Own
     if not np.isfinite(told.gain):
         return ""
     pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
-    several = (f" Several of these images are of one {together}, so the limit is higher, and such a gain "
-               "takes more." if together and own is None else "")
     spread = " by the spread of this run's own results" if own is not None else ""
     takes = _takes(told, images, "generator" if generators > 1 else "repetition",
                    "the spread of an earlier run" if own is None else "the cautious estimate of chapter 7")
+    higher = f"the limit is higher{', and such a gain takes more' if takes else ''}"
+    several = (f" Several of these images are of one {together}, so {higher}."
+               if together and own is None else "")
     return (f"Gains in Dice below about {told.gain:.2f} cannot be told from chance{spread}, with "
             f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{takes}{several}")
 

@@ -147,7 +147,7 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
 def share(listed: Report, usable: Collection[str], settings: Data, seed: int = 0) -> tuple[float, int]:
     """The least of SHARES that holds out as many images as a verdict needs, or else OF_FEW, and how many it
     holds out of those whose names are `usable`."""
-    held = {part: len(set(usable).intersection(_held(listed, settings, part, seed))) for part in SHARES}
+    held = {part: len(set(usable).intersection(held_out(listed, settings, part, seed))) for part in SHARES}
     part = next((part for part, count in held.items() if count >= power.LEAST_IMAGES), OF_FEW)
     return part, held[part]
 
@@ -155,13 +155,14 @@ def share(listed: Report, usable: Collection[str], settings: Data, seed: int = 0
 def least(listed: Report, usable: set[str], settings: Data, seed: int = 0,
           shown: Callable[[set[str]], Collection[int]] = lambda held: ()) -> tuple[float, int] | None:
     """The least data.holdout that holds out as many of the `usable` pairs as a verdict needs, and how many it
-    leaves; None where it would exceed MOST. Of what is held out, all numbers of `shown` have to suffice."""
+    leaves; None where it would exceed MOST. Each number in `shown(held)` must be enough as well."""
     for hundredth in range(1, round(100 * MOST) + 1):
-        held = usable.intersection(_held(listed, settings, hundredth / 100, seed))
+        held = usable.intersection(held_out(listed, settings, hundredth / 100, seed))
         if min([len(held), *shown(held)]) >= power.LEAST_IMAGES:
             return hundredth / 100, len(usable - held)
     return None
 
 
-def _held(listed: Report, settings: Data, share: float, seed: int) -> list[str]:
+def held_out(listed: Report, settings: Data, share: float, seed: int = 0) -> list[str]:
+    """The names of the pairs that a share of data.holdout holds out."""
     return patients.split(listed, settings.model_copy(update={"holdout": share}), seed)[1]

@@ -20,7 +20,7 @@ MOST_MINUTES = 10_000.0  # that a user may ask for
 WORTH = 1.25  # the least factor by which more training images than the rung's are worth the time
 SPARE = 0.9  # share of the time left that more training may take, as no plan is exact
 GENERATORS = 3  # that a verdict on the method needs
-REPETITIONS = 8, 5  # instead of the three of a verdict, where there is time: intervals become narrower
+REPETITIONS = 8, 5  # instead of fewer, where there is time: intervals become narrower
 TRAINING = "training"  # the kind of work in a plan
 GROWING = {  # what a larger run may have more of, in words
     ("data", "image_size"): "images of {} px", ("model", "base_channels"): "networks of {} channels",
@@ -133,12 +133,17 @@ def _repeated(best: Fit, limit: float, sections: Callable[[Rung], Sections],
               validated: Callable[[Sections], Params]) -> Fit:
     """The same with more repetitions, where these are of one generator: of several, they are the generators'
     and no more independent ones."""
-    if best.rung.seeds < LEAST_SEEDS or best.rung.generators > 1:
+    p = validated(best.chosen)
+    fewest = min(p.segment.seeds, p.augment.seeds)
+    if fewest < LEAST_SEEDS or p.generators > 1:
         return best
     for count in REPETITIONS:
         rung = replace(best.rung, seeds=max(count, best.rung.seeds))
         chosen = sections(rung)
-        planned = at_rates(best.plan, plan.make(validated(chosen), 0))
+        more = validated(chosen)
+        if min(more.segment.seeds, more.augment.seeds) <= fewest:
+            continue  # the user has set them
+        planned = at_rates(best.plan, plan.make(more, 0))
         if seconds(planned) + BESIDE <= limit:  # which may be nan
             return replace(best, rung=rung, chosen=chosen, plan=planned)
     return best

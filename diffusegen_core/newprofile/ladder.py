@@ -30,7 +30,7 @@ class Rung:
     seeds: int
     filtered: bool
     origin: str
-    """Where its values come from, to follow them."""
+    """Where its values come from, as a phrase that follows "values"."""
     bf16: bool = False
     generators: int = 1
 
@@ -79,7 +79,7 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             rung.generators, "independent trainings, over which chapters 6 and 7 spread their repetitions: a "
                              "verdict on more than the pairs of one training needs 3")},
         "model": {
-            "base_channels": Line(rung.base, f"width and levels {rung.origin}"),
+            "base_channels": Line(rung.base, f"width and levels, {rung.origin}"),
             "channel_mult": Line(list(rung.mult)), "res_blocks": Line(1),
             "attention_resolutions": Line([rung.attention]), "head_channels": Line(min(rung.base, 64))},
         "process": {"objective": Line("v"), "variance": Line(
@@ -136,6 +136,6 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
                 "; the last is all of them" if sources == pairs else "")),
             "types": Line(["usual", "unstyled"], "styled and pasted pairs, and those painted before styling"),
             "ratios": Line([rung.samples]), "rule": Line(
-                "add", "keeps all real pairs, as you would; replace, the paper's, takes some out"),
+                "add", "keeps all real pairs, as you would; replace, as in the paper, those without any"),
             "alpha": Line(1.0, "every real pair gets synthetic ones, as in an export; in the paper half do"),
             "seeds": Line(rung.seeds)}}

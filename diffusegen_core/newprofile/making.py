@@ -27,8 +27,8 @@ from diffusegen_core.store import files
 LISTED = 1.0  # seconds from which on a chapter's time is listed
 GIVEN = "as given by -p"
 UPRIGHT = 20.0  # degrees by which lesions in grey images may be turned
-# Guidance with which lesions in grey images are as dark or bright as real ones; 2 exaggerates them:
-# benchmarks/README.md, "Guidance in grey images".
+# Guidance with which lesions in grey images stand out from their surroundings about as much as real ones; 2
+# exaggerates them: benchmarks/README.md, "Guidance in grey images".
 GREY_GUIDANCE = 1.25
 
 
@@ -104,10 +104,10 @@ def _sections(wish: Wish, data: Folder, network: Weights, groups: Grouping, rung
     merged: Sections = {"": {"device": Line(wish.device), **rest.pop("")}, "data": _data_lines(data, rung),
                         "cluster": {**cluster, **network.sections["cluster"]}, **rest}
     if data.settings.channels == 1:
-        guidance = Line(GREY_GUIDANCE, "at 2 lesions in grey images become darker or brighter than real")
+        guidance = Line(GREY_GUIDANCE, "at 2, lesions in grey images came out much darker than real ones")
         merged["inpaint"] = {**rest["inpaint"], "guidance_scale": guidance, "turn": Line(
             UPRIGHT, "degrees: grey images, as of ultrasound or CT, usually have an up and a down; 180: any")}
-        merged["style"] = {**rest["style"], "guidance_scale": guidance}
+        merged["style"] = {**rest["style"], "guidance_scale": Line(GREY_GUIDANCE, "as for painting")}
     for section in ("style", "evaluate", "segment"):
         merged[section] = {**merged[section], **network.sections[section]}
     return _together(lines.changed(merged, wish.changes or {}, GIVEN))

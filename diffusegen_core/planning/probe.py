@@ -108,7 +108,7 @@ def _measured(trial: Repetition, share: float, device: torch.device) -> dict[str
         spent.append(_timed(trial, device))
     how = ", ".join(filter(None, [
         trial.how, "timed from the first call, which is slower" if cold else "",
-        "took longer than its share of the measuring" if sum(spent) > 1.5 * share else ""]))
+        "took longer than its share of the time" if sum(spent) > 1.5 * share else ""]))
     typical = float(np.median(spent))
     return {"rate": trial.flop / typical, "flop": trial.flop, "images": trial.images,
             "repetitions": len(spent), "seconds": sum(spent), "how": how}

@@ -10,11 +10,12 @@ import binascii
 import html
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from diffusegen_core.report.tables import FOLDED, Table, escaped
+from diffusegen_core.report.tables import FOLDED, NOT_ASKED, NOTES, Table, escaped
 
 Notebook = dict[str, Any]
 INJECTED = "injected-parameters"  # papermill's tag
@@ -23,6 +24,7 @@ NOTHING = "[An output that is neither text nor a picture is left out.]\n"
 # A table as `Table` writes it.
 TABLE = re.compile(r":::\{table\} (?P<caption>.*)\n:name: tab-(?P<name>[a-z0-9-]+)\n(:class: [a-z0-9-]+\n)?\n"
                    r"(?P<head>\|.*\|)\n(?P<rule>\|( :?-+:? \|)+)\n(?P<rows>(\|.*\|\n)*):::\n")
+LIST = re.compile(r"(- .*\n)*")  # of its notes
 CELL = re.compile(r" ((?:\\.|[^\\|])*) \|")
 
 
@@ -88,14 +90,21 @@ def _picture(data: Notebook) -> Notebook | None:
 
 
 def _table(text: str, labels: set[str]) -> Notebook | None:
-    """A table of `tables`, alone or with one folded below it, written anew; None for other text."""
-    upper, fold, lower = text.partition(f"\n::::{{dropdown}} {FOLDED}\n")
-    below = _parsed(lower.removesuffix("::::\n"), labels) if fold else None
-    table = None if fold and below is None else _parsed(upper, labels, below)
-    return {"text/markdown": table._repr_markdown_()} if table else None
+    """A table of `tables`, alone or with what is folded below it, written anew; None for other text."""
+    upper, *folds = re.split(r"\n::::\{dropdown\} (.*)\n", text)
+    inner = {title: part.removesuffix("::::\n") for title, part in zip(folds[::2], folds[1::2], strict=True)}
+    listed = inner.pop(NOTES, "")
+    below = {title: _parsed(part, labels) for title, part in inner.items()}
+    if not below.keys() <= {FOLDED, NOT_ASKED} or None in below.values() or not LIST.fullmatch(listed):
+        return None
+    table = _parsed(upper, labels)
+    return {"text/markdown": replace(
+        table, folded=below.get(FOLDED), others=below.get(NOT_ASKED),
+        notes=tuple(escaped(_unescaped(line[2:])) for line in listed.splitlines()))._repr_markdown_()
+    } if table else None
 
 
-def _parsed(text: str, labels: set[str], folded: Table | None = None) -> Table | None:
+def _parsed(text: str, labels: set[str]) -> Table | None:
     match = TABLE.fullmatch(text)
     if match is None or match["name"] in labels:
         return None
@@ -105,7 +114,7 @@ def _parsed(text: str, labels: set[str], folded: Table | None = None) -> Table |
         return None
     labels.add(match["name"])
     return Table(pd.DataFrame(rows, columns=head, dtype=object), [cell.endswith(":") for cell in rule],
-                 f"tab-{match['name']}", escaped(_unescaped(match["caption"])), folded)
+                 f"tab-{match['name']}", escaped(_unescaped(match["caption"])))
 
 
 def _unescaped(text: str) -> str:

@@ -25,6 +25,7 @@ from diffusegen_core.report.tables import escaped
 # What the phantoms resemble.
 RESEMBLED = {"phantom": "colonoscopy", "phantom-ultrasound": "ultrasound", "phantom-slices": "CT"}
 POLYP = "polyp"  # the objects for which there are other data sets to test on
+ROOM = 2.0  # times the least gain that can be told: if less is missing to a Dice of 1, there is little room
 WEAK = 0.7  # a mean Dice below which networks miss so much that they are weak judges
 SUBSET = "subset"  # a value of augment.generator_sees
 
@@ -89,8 +90,10 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
         knew = ["the generator", *(["pasting"] if p.inpaint.baselines else []),
                 *(["the filter"] if p.filter.folds else [])]
         told = " and ".join(filter(None, [", ".join(knew[:-1]), knew[-1]]))
+        whole = pairs and max(p.augment.sizes or [0]) >= len(pairs)
+        but = " (but for the set of all of them)" if whole else ""
         yield (f"In small sets (chapter 7) {told} drew on all pairs of the run, more than a user with so "
-               "few pairs has (`augment.generator_sees: subset`).")
+               f"few pairs has{but} (`augment.generator_sees: subset`).")
     if has_networks:
         yield from _of_turning(p)
     if "inpaint" in made:
@@ -150,6 +153,13 @@ def _of_gains(p: Params, seeds: int, tests: Tests | None) -> Iterator[str]:
         yield limit
 
 
+def _visible(p: Params, seeds: Mapping[str, int], tests: Tests) -> float:
+    """The least gain in Dice that the run can tell from chance."""
+    fewest = min(seeds.values())
+    return tests.own.gain if tests.own else power.visible(
+        fewest, tests.images, power.generators_of(fewest, p.generators, p.augment.generator_sees))
+
+
 def _of_networks(p: Params, seeds: Mapping[str, int], tests: Tests | None) -> Iterator[str]:
     """What the segmentation networks cannot say; `seeds` is their number in each chapter."""
     fewest = min(seeds.values())
@@ -167,6 +177,9 @@ def _of_networks(p: Params, seeds: Mapping[str, int], tests: Tests | None) -> It
         yield (f"The networks that judge the pairs are weak: trained on {pairs:.0f} real pairs alone (other "
                f"ones chose the epoch), for {p.segment.epochs} epochs, they reach {dice:.2f} in {what}. What "
                "helps or harms such networks need not help or harm better ones.")
+    if tests and tests.alone and 1 - tests.alone.dice < ROOM * _visible(p, seeds, tests):
+        yield (f"Trained on real pairs alone, networks reach {tests.alone.dice:.2f} already: there is little "
+               "room for a gain that this run could tell from chance.")
     if tests and tests.unseen is not None and tests.unseen < WEAK:
         yield (f"The filter's networks are weak: on real pairs that they have not seen, they reach "
                f"{tests.unseen:.2f} in {captioned(p)}. Where they find nothing at the mask of a painted "

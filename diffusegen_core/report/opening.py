@@ -128,7 +128,8 @@ def _answers(run: Run) -> str:
     table = answer.table(run, "front-answers", verdicts)
     classes = byclass.table(run)
     parts = [recommendation.of(run), *byclass.painted(run), *byclass.unlearned(run), *realism.lines(run),
-             *objects.lines(run), classes._repr_markdown_() if classes else "", table._repr_markdown_()]
+             _part(run, lambda: objects.told(run)), classes._repr_markdown_() if classes else "",
+             table._repr_markdown_()]
     return "\n\n".join(filter(None, parts))
 
 

@@ -57,9 +57,10 @@ def _sdedit(p: Params) -> Table:
 
 def styled(result: Styled) -> Table:
     """One row per data type: how much closer to the source, and how much less of a seam."""
+    drew = "mask Dice" in result.table and result.table["mask Dice"].notna().any()
     drawn = ", and of Dice between the mask and its channel after styling"
     return show(result.table, "style-types", "Styled pairs of this run: means of the squared distance to the "
                 f"source in the features of {escaped(result.backbone)} ([CLS], or what stands in for it), of "
                 "the contrast at the border of the filled region (grey levels)"
-                f"{drawn if 'mask Dice' in result.table else ''}.",
+                f"{drawn if drew else ''}.",
                 {"seam before": ".1f", "seam after": ".1f", "mask Dice": ".3f"})
