@@ -354,7 +354,7 @@ def test_broken_results_are_a_line_and_the_book_is_built(nano_run: Run) -> None:
     for image in (nano_run.folder / "style").glob("*/images/*.png"):
         image.write_bytes(b"no picture")
     page = opening.page(run)
-    assert page.count("This part is not here (UnidentifiedImageError): ") == 2
+    assert page.count("This part is not here (UnidentifiedImageError): ") == 3
     assert "tab-front-answers" in page
     assert str(nano_run.folder) not in page, "a page that is passed on does not carry a path of this machine"
     spoiled = opening.page(Run.open(nano_run.folder))

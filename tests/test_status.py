@@ -35,7 +35,7 @@ def test_a_finished_run_has_a_line_for_each_result_and_the_next_command(nano_run
     assert [line[3:31].strip() for line in lines[:-1]] == [
         status.TITLES[name] for name in status.TITLES if name not in ("windows", "scorers", "filter")]
     for line in lines[:-1]:
-        assert re.search(r" (made(, in .* s)?|not asked for)$", line), line
+        assert re.search(r" (made(; .* s of work)?|not asked for)$", line), line
     assert lines[-1] == f"Next: `diffusegen book {nano_run.folder}` builds the book."
     page = nano_run.folder / status.PAGE
     files.write_text(page, "")

@@ -90,7 +90,7 @@ def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = 
         knew = ["the generator", *(["pasting"] if p.inpaint.baselines else []),
                 *(["the filter"] if p.filter.folds else [])]
         told = " and ".join(filter(None, [", ".join(knew[:-1]), knew[-1]]))
-        whole = pairs and max(p.augment.sizes or [0]) >= len(pairs)
+        whole = p.augment.sizes and pairs and max(p.augment.sizes) >= len(pairs)
         but = " (but for the set of all of them)" if whole else ""
         yield (f"In small sets (chapter 7) {told} drew on all pairs of the run, more than a user with so "
                f"few pairs has{but} (`augment.generator_sees: subset`).")
@@ -177,7 +177,8 @@ def _of_networks(p: Params, seeds: Mapping[str, int], tests: Tests | None) -> It
         yield (f"The networks that judge the pairs are weak: trained on {pairs:.0f} real pairs alone (other "
                f"ones chose the epoch), for {p.segment.epochs} epochs, they reach {dice:.2f} in {what}. What "
                "helps or harms such networks need not help or harm better ones.")
-    if tests and tests.alone and 1 - tests.alone.dice < ROOM * _visible(p, seeds, tests):
+    if tests and tests.alone and tests.alone.dice >= WEAK and (
+            1 - tests.alone.dice < ROOM * _visible(p, seeds, tests)):
         yield (f"Trained on real pairs alone, networks reach {tests.alone.dice:.2f} already: there is little "
                "room for a gain that this run could tell from chance.")
     if tests and tests.unseen is not None and tests.unseen < WEAK:
