@@ -25,7 +25,8 @@ def export(
         help="Pairs for nnU-Net v2, COCO, Hugging Face datasets, MONAI, or a plain folder; or the models.")],
     out: Annotated[Path | None, typer.Option(
         metavar="DIR", help="A new folder; by default exports/RUN-FORMAT, for nnU-Net "
-                            "exports/Dataset501_RUN, or the next number that is free.")] = None,
+                            "exports/Dataset501_RUN; if that is there already, the next free number is "
+                            "proposed.")] = None,
     types: Annotated[str | None, typer.Option(
         metavar="TYPE,...", help="Data types, such as 2-Styled-Paint,GAN, or Real for real pairs alone; by "
                                  "default the styled pairs, filtered where there is a filter.")] = None,

@@ -65,8 +65,8 @@ def painted(run: Run) -> Iterator[str]:
 
 
 def unlearned(run: Run) -> Iterator[str]:
-    """A sentence for each class that networks of some repetitions have learned, and those of others not at
-    all: real pairs alone, the largest set of chapter 7. Nothing where that is not finished."""
+    """A sentence for each class at which networks of some repetitions fail, and those of others do not: real
+    pairs alone, the largest set of chapter 7. Nothing where that is not finished."""
     result, classes = run.finished("augment"), run.params.data.classes
     if result is None or not recommendation.comparable(result):
         return
@@ -79,9 +79,11 @@ def unlearned(run: Run) -> Iterator[str]:
         by_seed = alone.groupby("seed")[column].mean()
         if 0 < (failed := int((by_seed < LEARNED).sum())) < len(by_seed):
             yield (f"In {failed} of {counted(len(by_seed), 'repetition')} of chapter 7, networks trained on "
-                   f"{size} real pairs alone did not learn {escaped(called)} (a mean Dice below {LEARNED} "
-                   "over the test images that show it). Means, gains and intervals mix these with networks "
-                   "that did: train longer (`segment.epochs`), or repeat more often (`augment.seeds`).")
+                   f"{size} real pairs alone fail at {escaped(called)} (a mean Dice below {LEARNED} over the "
+                   "test images that show it): they miss it, or see it where it is not, which chapter 7's "
+                   "detected objects and false alarms tell apart. Means, gains and intervals mix these with "
+                   "networks that do not fail: train longer (`segment.epochs`), or repeat more often "
+                   "(`augment.seeds`).")
 
 
 def _alone(shown: pd.DataFrame, size: int) -> pd.DataFrame:

@@ -31,6 +31,8 @@ PLAINLY = 0.1  # share of what held-out real pairs reach, below which pairs plai
 def lines(run: Run) -> Iterator[str]:
     """What chapters 5 and 6 say of how real the run's synthetic pairs look, as sentences in MyST, for the
     front page; none where they say nothing, or are not made."""
+    if (by_chapter_4 := run.finished("style")) is not None:
+        yield from seams(by_chapter_4)
     if (result := run.finished("evaluate")) is not None:
         yield from unlike(result)
         yield from others(result)
