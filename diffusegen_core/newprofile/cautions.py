@@ -53,7 +53,8 @@ def _of_tests(p: Params, data: Folder, best: Fit) -> Iterator[str]:
     verdict = images >= power.LEAST_IMAGES and seeds >= power.LEAST_SEEDS
     several = bool(data.patients) and len({data.patients.get(name) for name in data.held}) < len(data.held)
     if limit := power.limit(seeds, images, generators, data.kind if several else ""):
-        expect = (f' No mean gain on the page of small results is above about {MEASURED:g}: expect "undecided".'
+        expect = (f" No mean gain on the page of small results is above about {MEASURED:g}: expect "
+                  '"undecided".'
                   if verdict and power.visible(seeds, images, generators) > MEASURED else "")
         yield limit + expect
     if data.held and not data.patients:
