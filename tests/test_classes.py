@@ -14,7 +14,7 @@ from diffusegen_core.diffusion.guided import as_rgb
 from diffusegen_core.diffusion.maskguidance import MaskGuidance, guided_call
 from diffusegen_core.measures import boundaries, overlap
 from diffusegen_core.planning import flops
-from diffusegen_core.segmentation import augmentation, segnet, trials
+from diffusegen_core.segmentation import augmentation, segnet, softdice, trials
 
 SIDE = 32
 
@@ -185,6 +185,39 @@ def test_outlines_are_the_mean_over_classes() -> None:
     whole = boundaries.scores(found, truth)
     assert np.allclose(whole, sum(each) / 3)
     assert whole["hd95"][0] == pytest.approx(4 / 3)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [
+    (Planes(1, 1), [1]), (Planes(1, 3), [0, 1, 2, 3]), (Planes(1, 3, overlap=True), [0, 1, 2])])
+def test_the_loss_is_the_mean_dice_of_the_classes_and_of_background_where_they_exclude_each_other(
+        kind: Planes, channels: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(size=(2, kind.classes + (not kind.overlap), 8, 8)))
+    truth = torch.from_numpy(rng.integers(0, kind.classes + 1, (2, 8, 8)))
+    shares = logits.sigmoid() if kind.overlap else logits.softmax(1)
+    masks = [truth == number + kind.overlap for number in range(shares.shape[1])]
+    expected = [1 - (2 * (shares[:, i] * masks[i]).sum() + 1) / (shares[:, i].sum() + masks[i].sum() + 1)
+                for i in channels]
+    wanted = torch.stack(masks, 1).long() if kind.overlap else truth
+    assert softdice.loss(kind)(logits, wanted) == pytest.approx(float(sum(expected)) / len(channels))
+
+
+def test_a_network_that_calls_the_surroundings_a_lesion_is_pulled_back() -> None:
+    """A walk's CT networks stayed there: without background in the loss the gradient was next to nothing."""
+    truth = torch.zeros(1, 48, 48, dtype=torch.int64)
+    truth[:, 20:22, 20:22] = 3
+    logits = torch.zeros(1, 4, 48, 48)
+    logits[:, 3] = 4  # all of the picture is called class 3
+    logits.requires_grad_()
+    softdice.loss(Planes(1, 3))(logits, truth).backward()
+    assert float(logits.grad[:, 0].abs().sum()) > 0.004
+
+
+def test_networks_of_exclusive_classes_know_that_their_loss_is_another() -> None:
+    settings = params.Segment()
+    assert "loss" not in segnet.decided_by(settings, 0, Planes(3, 1)), "networks of one class stay"
+    assert "loss" not in segnet.decided_by(settings, 0, Planes(1, 2, overlap=True))
+    assert "loss" in segnet.decided_by(settings, 0, Planes(1, 2))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])

@@ -109,7 +109,7 @@ def test_pretrained_asks_the_library_and_says_what_to_do_without_a_network(tmp_p
                            ("tu-resnet18", "timm/resnet18")):
         with pytest.raises(UserError, match=rf"{where}[\s\S]*copy the folder {re.escape(str(tmp_path))}"):
             segnet.build(settings(encoder=encoder, weights="pretrained"), 0, RGB_AND_MASK)
-        assert segnet.decided_by(settings(encoder=encoder, weights="pretrained"), 0)["weights"][
+        assert segnet.decided_by(settings(encoder=encoder, weights="pretrained"), 0, RGB_AND_MASK)["weights"][
             "pretrained"].startswith(where)
 
 
@@ -123,7 +123,7 @@ def test_an_encoder_that_cannot_be_had(encoder, words):
 
 def test_a_recipe_of_an_unknown_encoder_is_refused_in_words():
     with pytest.raises(UserError, match="Did you mean mobilenet_v2"):
-        segnet.decided_by(settings(encoder="mobilenet_v22", weights="pretrained"), 0)
+        segnet.decided_by(settings(encoder="mobilenet_v22", weights="pretrained"), 0, RGB_AND_MASK)
 
 
 def test_predictions_hang_on_no_other_image_and_the_input_range_matters(few):
@@ -294,6 +294,7 @@ def test_turned_training_images_are_of_another_network_and_their_masks_turn_with
     upright = augmentation.drawn(whole, np.array([4] * 8), augmentation.transforms(), list(range(8)))[1]
     assert not np.array_equal(mask, upright)
     assert image.shape == (8, 3, *mask.shape[1:])
-    assert "rotate" not in segnet.decided_by(settings(), 0), "networks from before it stay"
-    assert segnet.decided_by(settings(rotate=90), 0)["rotate"] == 90
-    assert "rotate" not in segnet.decided_by(settings(rotate=90, augment=False), 0), "it does nothing there"
+    assert "rotate" not in segnet.decided_by(settings(), 0, RGB_AND_MASK), "networks from before it stay"
+    assert segnet.decided_by(settings(rotate=90), 0, RGB_AND_MASK)["rotate"] == 90
+    upright = segnet.decided_by(settings(rotate=90, augment=False), 0, RGB_AND_MASK)
+    assert "rotate" not in upright, "it does nothing there"

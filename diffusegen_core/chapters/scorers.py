@@ -205,7 +205,8 @@ def _fold(ws: Workspace, pairs: Pairs, segment: Segment, number: int, judged: li
     others = {group: names for group, names in groups(pairs).items() if mine.isdisjoint(names)}
     train, valid = ([name for group in part for name in others[group]] for part in trainsets.split(
         list(others), segment.validation, ws.seed, "filter", "best epoch", number))
-    recipe = {"version": VERSION, "pairs": pairs.digest, "net": segnet.decided_by(segment, _seed(ws, number)),
+    recipe = {"version": VERSION, "pairs": pairs.digest,
+              "net": segnet.decided_by(segment, _seed(ws, number), pairs.planes),
               "names": key({"train": train, "valid": valid, "judged": judged})}
     return Fold(number, segment, pairs.stored, train, valid, judged,
                 ws.artifact(f"scorers/fold-{number}", recipe))

@@ -131,6 +131,13 @@ def means(a: pd.DataFrame, b: pd.DataFrame, value: str) -> tuple[float, float]:
     return float(first), float(second)
 
 
+def better(a: pd.DataFrame, b: pd.DataFrame, value: str) -> pd.Series:
+    """By seed, the larger of the means of a and b over the images that every seed of both has."""
+    shared = differences(a, b, value)
+    each = [matrix(arm, value).loc[shared.index, shared.columns].mean(axis=1) for arm in (a, b)]
+    return each[0].where(each[0] > each[1], each[1])
+
+
 def _whole(values: pd.DataFrame) -> pd.DataFrame:
     return values.dropna(how="all").dropna(axis="columns")
 

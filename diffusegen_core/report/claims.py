@@ -152,7 +152,7 @@ def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int,
     first, second = (arms if one.larger is None else
                      [_gains(*two, measure) for two in ((arms[0], arms[1]), (arms[2], arms[3]))])
     gain = intervals.paired(first, second, measure, resamples, seed, groups.of if groups else None)
-    verdict, reason = decide(gain, max(means), one.claim.helps)
+    verdict, reason = decide(gain, intervals.better(arms[0], arms[1], measure), one.claim.helps)
     scope = "" if verdict == TOO_LITTLE else _scope(one, gain, how)
     return replace(asked, means=means, difference=gain.mean, low=gain.low, high=gain.high, images=gain.images,
                    seeds=gain.seeds, generators=gain.generators, verdict=verdict, reason=reason, scope=scope,

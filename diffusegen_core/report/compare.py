@@ -113,7 +113,8 @@ def _difference(first: Run, second: Run) -> str:
         return f"test sets ({some(names)})"
     if first.params.seed != second.params.seed:
         return f"seeds ({first.params.seed} and {second.params.seed})"
-    for section, parts in (("segment", [segnet.decided_by(run.params.segment, 0) for run in (first, second)]),
+    for section, parts in (("segment", [segnet.decided_by(run.params.segment, 0, run.pairs.planes)
+                                        for run in (first, second)]),
                            ("augment", [{name: value for name, value in plain(run.params.augment).items()
                                          if name in RULES} for run in (first, second)])):
         if keys := sorted(key for key in {*parts[0], *parts[1]} if parts[0].get(key) != parts[1].get(key)):

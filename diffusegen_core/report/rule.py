@@ -9,6 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from math import isnan, nan
 
+import pandas as pd
+
 from diffusegen_core.measures import power
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report.paperclaims import Claim
@@ -24,7 +26,8 @@ NOT_MADE = "not made yet"  # no verdict: the chapter whose results are compared 
 RULE = {
     TOO_LITTLE: f"There are fewer than {LEAST_IMAGES} test images or {LEAST_SEEDS} seeds; or a data type or "
                 f"test set is absent; or all test images are of one sequence, centre or patient; or neither "
-                f"network reaches a mean of {LEARNED}.",
+                f"network reaches a mean of {LEARNED} in so many of the seeds that fewer than {LEAST_SEEDS} "
+                "are left.",
     NO_EFFECT: "Otherwise, the claim is that something helps, and the 95 % interval of the difference lies "
                f"wholly between -{SMALLEST} and +{SMALLEST}, whether or not it contains 0: any effect is too "
                "small to matter.",
@@ -83,8 +86,9 @@ class Verdict:
         return f"{self.verdict} {self.scope}".strip()
 
 
-def decide(gain: Interval, best: float, helps: bool = True) -> tuple[str, str]:
-    """The verdict by `RULE` and its reason, from a paired difference and the best mean of what was compared.
+def decide(gain: Interval, best: pd.Series, helps: bool = True) -> tuple[str, str]:
+    """The verdict by `RULE` and its reason, from a paired difference and, by seed, the better mean of the two
+    that were compared. Where both networks of a seed fail, their difference says nothing about the data.
 
     `helps`: whether the claim is that something helps, so that an effect too small to matter is NO_EFFECT.
     """
@@ -96,8 +100,12 @@ def decide(gain: Interval, best: float, helps: bool = True) -> tuple[str, str]:
     if isnan(gain.low):
         return TOO_LITTLE, ("The test images are all of one sequence, centre or patient, which says "
                             "nothing about others.")
-    if best < LEARNED:
-        return TOO_LITTLE, f"Neither network segments: the better mean is {best:.3f}."
+    failed = int((best < LEARNED).sum())
+    if failed == len(best):
+        return TOO_LITTLE, f"Neither network segments: the better mean is {best.max():.3f}."
+    if len(best) - failed < LEAST_SEEDS:
+        return TOO_LITTLE, (f"Neither network segments in {failed} of {len(best)} repetitions, which leaves "
+                            f"fewer than {LEAST_SEEDS}.")
     if helps and gain.low > -SMALLEST and gain.high < SMALLEST:
         return NO_EFFECT, f"The interval lies within {SMALLEST} of 0."
     if gain.low > 0:
@@ -116,8 +124,10 @@ def needs(one: Verdict) -> str:
         return f"a verdict needs {LEAST_IMAGES} images"
     if one.seeds < LEAST_SEEDS:
         return f"a verdict needs {LEAST_SEEDS} repetitions ({one.chapter}.seeds)"
-    return ("the test images are of one sequence, centre or patient" if isnan(one.low)
-            else "neither network segments")
+    if isnan(one.low):
+        return "the test images are of one sequence, centre or patient"
+    return ("neither network segments" if max(one.means) < LEARNED
+            else "both networks fail in some repetitions")
 
 
 def joined(verdicts: Collection[str]) -> str:

@@ -28,7 +28,7 @@ from diffusegen_core.measures import overlap
 from diffusegen_core.networks import weights
 from diffusegen_core.networks.features import RANGES
 from diffusegen_core.parallel import progress
-from diffusegen_core.segmentation import augmentation
+from diffusegen_core.segmentation import augmentation, softdice
 from diffusegen_core.store import seeds
 from diffusegen_core.store.artifacts import Recipe
 
@@ -72,9 +72,11 @@ class EpochState:
         return 1 + max(range(len(self.history)), key=lambda epoch: self.history[epoch][1])
 
 
-def decided_by(settings: Segment, seed: int) -> Recipe:
-    """What decides the trained network, apart from the pairs."""
-    later = {"rotate": settings.rotate} if settings.augment and settings.rotate else {}  # older ones lack it
+def decided_by(settings: Segment, seed: int, kind: Planes) -> Recipe:
+    """What decides the trained network, apart from the pairs, whose channels and classes are `kind`."""
+    later: Recipe = {"rotate": settings.rotate} if settings.augment and settings.rotate else {}
+    if softdice.exclusive(kind):
+        later["loss"] = "background and classes"  # older recipes lack this, and "rotate"
     return {"version": VERSION, "seed": seed, **{name: plain(settings)[name] for name in DECIDES}, **later,
             "weights": weights.identity(settings.weights, lambda: _published(settings), seed)}
 
@@ -138,7 +140,7 @@ def refuse_impossible(settings: Segment, seed: int, side: int, kind: Planes) -> 
             raise UserError(f"segment.encoder {settings.encoder} does not accept images of {side} pixels: "
                             f"{' '.join(str(error).split())[:200]}. Choose another, or set data.image_size "
                             "to a size that it accepts.") from None
-    decided_by(settings, seed)
+    decided_by(settings, seed, kind)
     if settings.weights not in (weights.PRETRAINED, weights.RANDOM):
         build(settings, seed, kind)
 
@@ -155,7 +157,8 @@ def fit(train: Pairs, valid: Pairs, settings: Segment, seed: int, folder: Path, 
     net = build(settings, seed, train.planes).to(device)
     state = EpochState(net, torch.optim.Adam(net.parameters(), lr=settings.lr), best={})
     path = folder / CHECKPOINT
-    recipe = {**recipe, "net": decided_by(settings, seed), "train": train.digest, "valid": valid.digest}
+    recipe = {**recipe, "net": decided_by(settings, seed, train.planes), "train": train.digest,
+              "valid": valid.digest}
     _resume(state, path, recipe)
     began = time.monotonic() - state.seconds
     with progress.bar(title, settings.epochs, "epoch", done=len(state.history)) as bar:
@@ -241,7 +244,7 @@ def batches(images: int, settings: Segment, seed: int, epoch: int) -> list[np.nd
 
 def _epoch(state: EpochState, train: Pairs, settings: Segment, seed: int, device: torch.device) -> float:
     """Train for one epoch and return the mean loss of its batches."""
-    kind, dice = train.planes, _loss(train.planes).to(device)
+    kind, dice = train.planes, softdice.loss(train.planes).to(device)
     epoch = len(state.history)
     transform = augmentation.transforms(kind.channels, settings.rotate) if settings.augment else None
     losses, drawn = [], 0
@@ -263,19 +266,6 @@ def _epoch(state: EpochState, train: Pairs, settings: Segment, seed: int, device
             state.optimizer.step()
             losses.append(loss.detach())
     return float(torch.stack(losses).mean())
-
-
-def _loss(kind: Planes) -> nn.Module:
-    """The published loss: soft Dice of the lesion's channel over the whole batch, with a smoothing term of 1,
-    which is 0.5 in the library's halved formula. For several classes it is their mean, computed from
-    independent logits where they overlap. Where a batch's true masks lack a class, the library counts its
-    loss as 0, and the formula, with the smoothing term, as nearly 1.
-    """
-    from segmentation_models_pytorch.losses import DiceLoss
-
-    if kind.overlap:
-        return DiceLoss("multilabel", smooth=0.5)
-    return DiceLoss("multiclass", classes=list(range(1, kind.classes + 1)), smooth=0.5)
 
 
 def _normalised(images: np.ndarray, settings: Segment, device: torch.device) -> Tensor:

@@ -116,7 +116,8 @@ def grid(seed: int, settings: Segment, tasks: Tasks,
 def recipe(seed: int, settings: Segment, experiment: Experiment, sets: Sets, train: Choice, valid: Choice,
            tests: Mapping[str, TestSet]) -> Recipe:
     """What decides a network, apart from its experiment; and by test set, what decides its scores."""
-    return {"version": VERSION, "net": segnet.decided_by(settings, net_seed(seed, experiment)),
+    return {"version": VERSION,
+            "net": segnet.decided_by(settings, net_seed(seed, experiment), sets.real.planes),
             "train": trainsets.content(sets, experiment.data_type, train),
             "valid": trainsets.content(sets, experiment.data_type, valid),
             "tests": {name: {"version": SCORES, "columns": overlap.columns(pairs.planes.classes),
