@@ -268,9 +268,19 @@ def test_of_nothing_the_tables_are_empty(run: SimpleNamespace) -> None:
 def test_pictures_are_of_the_networks_with_the_most_pairs_in_whatever_order(numbers: list[int]) -> None:
     kinds = [{"data_type": name, "size": 4, "ratio": number}
              for name in ("2-Styled-Diff", "2-Diff") for number in numbers]
-    shown = segment_figures._first(planted(kinds), 8)
+    shown = segment_figures._typical(planted(kinds), 8)
     assert shown["data_type"].tolist() == ["2-Styled-Diff", "2-Diff"]
     assert shown["ratio"].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("failed", [0, 1, 2])
+def test_pictures_are_of_a_seed_that_neither_failed_nor_did_best(failed: int) -> None:
+    result = planted([{"data_type": name} for name in ("Real", "2-Diff")], seeds=3)
+    images = result.images.copy()
+    images.loc[images["seed"] == failed, "dice"] = 0.0
+    shown = segment_figures._typical(replace(result, images=images), 8)
+    assert shown["data_type"].tolist() == ["Real", "2-Diff"]
+    assert set(shown["seed"]) == {1 if failed == 0 else 0}, "a later seed is a bit better"
 
 
 @pytest.mark.parametrize("shown", [["Real", "2-Diff", "2-Styled-Diff"], ["2-Styled-Diff", "Real"]])
