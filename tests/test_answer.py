@@ -470,6 +470,15 @@ def test_the_limits_follow_from_the_parameters(tmp_path: Path, sections: dict, g
     assert len(lines) == len(told)
 
 
+@pytest.mark.parametrize(("made", "follows"), [
+    ({"inpaint"}, "another training may give better ones, or worse"),
+    ({"inpaint", "augment"}, "verdicts are for these pairs, and another training might reverse them")])
+def test_a_run_without_networks_is_told_of_its_generator_without_verdicts(made: set, follows: str) -> None:
+    p = params.validate({"segment": {"seeds": 5}, "augment": {"seeds": 5}})
+    line, = [one for one in limits.of(p, made) if one.startswith("One generator made")]
+    assert line == f"One generator made the pairs: {follows} (`generators`)."
+
+
 def test_the_smallest_gain_that_can_be_told_is_a_limit_as_new_says_it() -> None:
     p = params.validate({"segment": {"seeds": 3}, "augment": {"seeds": 3}})
     line, = [one for one in limits.of(p, tests=limits.Tests(36, "")) if "from chance" in one]

@@ -606,11 +606,14 @@ def test_a_model_that_is_made_again_meanwhile_is_told_and_what_it_paints_is_not_
     assert files.below(tmp_path / "out") == ["painted.json"]
 
 
-def test_another_picture_or_window_is_not_painted_into_the_same_folder(run: Run, image: Path, tmp_path: Path):
+def test_another_picture_or_window_is_not_painted_into_the_same_folder(
+        run: Run, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     words = (run.folder, image, "--out", tmp_path / "out")
     assert call(*words)[0] == 0
     Image.fromarray(picture()[::-1]).save(image)
-    assert "painted by another command (the pictures)" in call(*words)[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(painting, "_checked", lambda *_: pytest.fail("a folder that is taken is refused first"))
+        assert "painted by another command (the pictures)" in call(*words)[1]
     Image.fromarray(picture()).save(image)
     shutil.copytree(run.folder, tmp_path / "run")
     p = params.validate(params.merged(params.plain(run.params), {

@@ -96,12 +96,13 @@ def test_more_pairs_take_over_those_that_there_are(tmp_path: Path, monkeypatch: 
 
 def test_its_items_belong_to_the_run_whose_device_a_worker_must_have(tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch):
-    found: list[Workspace] = []
+    seen: list[fanout.Item] = []
     go = fanout.run
     monkeypatch.setattr(fanout, "run", lambda work, items, title: (
-        found.extend(item.workspace for item in items), go(work, items, title)))
+        seen.extend(items), go(work, items, title)))
     make(values(tmp_path, samples=1))
-    assert {(ws.folder, ws.device) for ws in found} == {(tmp_path, "cpu")}
+    assert {(item.workspace.folder, item.workspace.device) for item in seen} == {(tmp_path, "cpu")}
+    assert not [item.name for item in seen if "none" in item.name], "no model made them, which needs no word"
 
 
 @pytest.mark.parametrize("none", [None, []])

@@ -175,6 +175,14 @@ def test_a_bar_that_has_just_begun_tells_no_time_left(always: None, monkeypatch:
         assert progress.levels()[0]["left"] is not None, "a long one does not stay silent"
 
 
+@pytest.mark.parametrize(("share", "words"), [
+    (0.4, "Training 40%, about 8 min left"), (0.994, "Training 99%, about 8 min left"),
+    (0.996, "Training 100%")])
+def test_what_is_shown_as_done_has_no_time_left(share: float, words: str):
+    assert progress.words({"title": "Training", "share": share, "elapsed": 1.0, "left": 480.0,
+                           "note": ""}) == words
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"levels": [{}]}', '{"levels": [{"title": "x"}]}', "\0"])
 def test_a_file_of_progress_that_is_none_tells_nothing(tmp_path: Path, text: str):
     (tmp_path / progress.PLACE).write_text(text)
