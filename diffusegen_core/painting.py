@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from diffusegen_core import outlets
-from diffusegen_core.chapters import inpaint
+from diffusegen_core.chapters import inpaint, scenes
 from diffusegen_core.chapters import paint as painter
 from diffusegen_core.chapters.paint import Painted, PaintRequest
 from diffusegen_core.chapters.trained import Trained
@@ -177,9 +177,10 @@ def _checked(run: Run, path: Path, image: np.ndarray, wish: PaintRequest, count:
 def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[str, Any]:
     """What decides the painted pairs, apart from `like`, `count` and `seed`."""
     p = run.params
-    # A removal has an empty mask on both sides of guidance, which then does nothing, unless something stays.
-    guided = p.inpaint.guidance_scale != 1 and (not wish.remove or wish.keep is not None)
+    # A removal has the same mask on both sides of guidance, which then does nothing.
+    guided = p.inpaint.guidance_scale != 1 and not wish.remove
     guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
+    guidance |= {"guided": scenes.GUIDED} if guided and wish.keep is not None else {}
     is_oblong = any(image.shape[0] != image.shape[1] for image in shown.values())
     fit = {"fit": p.data.fit} if is_oblong and p.data.fit != "squeeze" else {}
     places = {"places": painter.PLACES} if wish.mask is None and not wish.remove else {}

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
-from diffusegen_core.chapters import gan, members, spots
+from diffusegen_core.chapters import gan, members, scenes, spots
 from diffusegen_core.chapters.scenes import Scenes
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
@@ -26,6 +28,7 @@ from diffusegen_core.data import (
 from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import Job
 from diffusegen_core.data.types import DataType
+from diffusegen_core.diffusion.model import Diffusion
 from diffusegen_core.run import Run
 from diffusegen_core.store import seeds
 from diffusegen_core.store.workspace import Workspace
@@ -35,6 +38,8 @@ SLICES = {"source": "phantom-slices", "channels": 1, "labels": {"1": "liver", "2
 DIFF, PAINT, STYLED = DataType("Diff", "2"), DataType("Paint", "2"), DataType("Styled-Paint", "2")
 KIDNEY = (1,)
 SIDE = 16
+ORGANS = np.zeros((SIDE, SIDE), np.uint8)
+ORGANS[4:12, 3:11] = 1
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +157,39 @@ def test_new_objects_lie_within_a_class_that_follows_those_that_go(p: params.Par
         made = run.make("inpaint").sets[PAINT]
         assert len(made) + len(made.left_out) == 8
         assert made.stamp["recipe"]["inpaint"]["within"] == "liver"
+
+
+def test_guidance_leaves_the_classes_that_stay_as_they_are(p: params.Params,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compared with a mask that lacks the organ as well, an organ would be painted too bright or too dark."""
+    p = changed(p, inpaint__masks="varied", inpaint__classes=["kidney"], inpaint__within="liver",
+                inpaint__guidance_scale=2.0, style__method="sdedit", style__guidance_scale=2.0)
+    followed, towards = [], Diffusion.towards
+
+    def noted(self: Diffusion, mask: Tensor, scale: float, rest: Tensor) -> Diffusion:
+        if mask.max() > -1 and not torch.equal(mask, rest):  # else a lesion is removed
+            followed.append((mask.cpu().numpy() > 0, rest.cpu().numpy() > 0))
+        return towards(self, mask, scale, rest)
+
+    monkeypatch.setattr(Diffusion, "towards", noted)
+    run = Run(p)
+    made = run.make("style").sets[STYLED].stamp["recipe"]
+    assert made["guided"] == made["scenes"]["guided"] == scenes.GUIDED
+    counts, diffusion = [len(followed)], run.models.load(device="cpu")
+    window = Scenes.of(run.workspace, run.pairs, p.inpaint, 1.5, p.data)
+    spots.paint(diffusion, window.scene([Job(0, "a0", "a", 0, "cluster-00", 1, 0)]).spots, 1.5, p.inpaint,
+                [seeds.generator(0, "window", 0)])
+    counts.append(len(followed))
+    new = np.zeros((SIDE, SIDE), np.uint8)
+    new[6:9, 5:8] = 2
+    run.paint(np.zeros((SIDE, SIDE, 1), np.uint8), new, keep=ORGANS)
+    assert 0 < counts[0] < counts[1] < len(followed), "in chapters 3 and 4, in windows, and in pictures"
+    assert np.array_equal(followed[-1][1][0], planes.separate(ORGANS, 3) > 0)
+    for mask, rest in followed:
+        assert mask[:, 1].any()
+        assert not rest[:, 1].any()
+        assert np.array_equal(rest[:, 0], mask[:, 0] | mask[:, 1]), "the liver is where the kidney was"
+        assert np.array_equal(rest[:, 2], mask[:, 2])
 
 
 @pytest.mark.parametrize(("inpaint", "says"), [

@@ -137,7 +137,7 @@ def test_changed_training_images_keep_classes_that_exclude_each_other() -> None:
     assert (moved[:, 1:] != x0[:, 1:]).any()
 
 
-def test_guidance_compares_with_a_mask_that_is_empty_in_all_classes() -> None:
+def test_guidance_compares_with_a_mask_that_lacks_the_lesion_and_keeps_the_other_classes() -> None:
     schedule, seen = process.schedule(params.Process(), 10), []
 
     def net(x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
@@ -147,11 +147,14 @@ def test_guidance_compares_with_a_mask_that_is_empty_in_all_classes() -> None:
     x0 = dataset.to_tensor(pairs())
     t = torch.full((3,), 4)
     x_t = process.noised(schedule, x0, t, torch.zeros_like(x0))
-    output = guided_call(net, schedule, x_t, t, MaskGuidance(x0[:, 1:], 2.0))
-    share = float(schedule.alpha_bar[4].sqrt())
-    assert torch.allclose(seen[1][:, 1:], torch.full_like(x0[:, 1:], -share), atol=1e-6)
-    assert torch.equal(seen[1][:, :1], x_t[:, :1])
-    assert output.shape == (3, 8, SIDE, SIDE)
+    share, empty = float(schedule.alpha_bar[4].sqrt()), torch.full_like(x0[:, 1:], -1)
+    kept = torch.cat([x0[:, 1:2], empty[:, 1:]], dim=1)
+    for rest in (empty, kept):
+        seen.clear()
+        output = guided_call(net, schedule, x_t, t, MaskGuidance(x0[:, 1:], 2.0, rest))
+        assert torch.allclose(seen[1][:, 1:], share * rest, atol=1e-6)
+        assert torch.equal(seen[1][:, :1], x_t[:, :1])
+        assert output.shape == (3, 8, SIDE, SIDE)
 
 
 def test_backbones_see_grey_repeated() -> None:

@@ -86,6 +86,7 @@ def test_colours_move_along_the_difference_and_the_rest_is_the_networks(diffusio
 
 def test_a_scale_of_one_is_the_model_itself(net: Net, diffusion: Diffusion, x0: torch.Tensor):
     assert diffusion.towards(x0[:, 3:], 1.0) is diffusion
+    assert diffusion.towards(x0[:, 3:], 3.0, x0[:, 3:].clone()) is diffusion, "nothing else is to follow"
     respaced = diffusion.towards(x0[:, 3:], 3.0).respaced(5)
     respaced.call(x0, torch.tensor([0, 1, 4]))
     assert len(net.asked) == 2, "the guidance stays with the model that is respaced"

@@ -193,7 +193,8 @@ def _painted(ws: Workspace, jobs: list[Job], scene: Scene, scenes: Scenes, path:
             painted = spots.paint(diffusion, scene.spots, scenes.window, settings, generators, bar.update)
         else:
             x_known = scene.x.to(device)
-            guided = diffusion.towards(scene.x[:, diffusion.planes.channels:], scenes.guidance_scale)
+            guided = diffusion.towards(scene.x[:, diffusion.planes.channels:], scenes.guidance_scale,
+                                       scene.rest)
             x = repaint(guided, x_known, scene.known.to(device), levels, generators,
                         samplers.named(settings.sampler), bar.update)
             painted = _whole(scene, to_array(x), settings, diffusion.planes.overlap)

@@ -30,6 +30,7 @@ from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
 BARS = 2  # version of what is painted and styled between the bars of padded pictures
+GUIDED = 2  # version of how masks guide where other classes stay
 
 
 def chosen(settings: Inpaint, data: Data) -> Chosen:
@@ -41,6 +42,14 @@ def chosen(settings: Inpaint, data: Data) -> Chosen:
 def inside(settings: Inpaint, data: Data) -> int | None:
     """The index of the class that inpaint.within names; None for no limit."""
     return None if settings.within is None else data.classes.index(settings.within)
+
+
+def bare(masks: Tensor, painted: Chosen, within: int | None) -> Tensor:
+    """Masks (B, M, S, S) in [-1, 1] without the classes that are painted, in {-1, 1}: the class `within` is
+    where these were."""
+    whole = (masks > 0).cpu().numpy().astype(np.uint8)
+    whole = whole if within is None else lesions.healed(whole, painted, within)
+    return spots.signed(planes.without(whole, painted)).to(masks)
 
 
 def with_chosen(pairs: Pairs, settings: Inpaint, data: Data) -> Pairs:
@@ -89,8 +98,13 @@ class Scene:
         """(B, C + M, S, S) in [-1, 1]: the pictures, with the new masks where they are given."""
         x = dataset.to_tensor(self.pictures)
         if self.masks is not None:
-            x[:, self.pictures.planes.channels:] = torch.from_numpy(self.masks).float() * 2 - 1
+            x[:, self.pictures.planes.channels:] = spots.signed(self.masks)
         return x
+
+    @property
+    def rest(self) -> Tensor:
+        """(B, M, S, S) in {-1, 1}: the masks without the lesions that are painted."""
+        return spots.signed(planes.without(self.pictures.masks, self.chosen))
 
     @property
     def known(self) -> Tensor:
@@ -150,10 +164,14 @@ class Scenes:
         if self.settings.masks == JOINT:
             return squares
         guidance = {"guidance_scale": self.guidance_scale} if self.guidance_scale != 1 else {}
-        return {**squares, **guidance,
+        return {**squares, **guidance, **self.guided(self.guidance_scale),
                 "masks": dataset.read(self.given).digest if self.given else self.settings.masks,
                 "masks_version": masks.VERSION,
                 "backgrounds": dataset.read(self.backgrounds).digest if self.backgrounds else None}
+
+    def guided(self, scale: float) -> Recipe:
+        """What decides, besides the scale, how masks guide: nothing where no class stays as it is."""
+        return {} if scale == 1 or self.chosen is None else {"guided": GUIDED}
 
     @cached_property
     def names(self) -> list[str]:
@@ -168,7 +186,7 @@ class Scenes:
 
     def scene(self, jobs: Sequence[Job]) -> Scene:
         """The scene of a batch; each job's part depends on its own seed alone."""
-        shown = self._healed(self.pictures(jobs))
+        shown = self.healed(self.pictures(jobs))
         old = planes.only(shown.masks, self.chosen)
         if self.settings.masks == JOINT:
             region = regions.filled(old, None, self.settings.dilate)
@@ -183,7 +201,7 @@ class Scenes:
         whole = planes.laid_over(planes.without(shown.masks, self.chosen), new, shown.overlap)
         return Scene(shown, whole, region, rows, self.chosen)
 
-    def _healed(self, shown: Pairs) -> Pairs:
+    def healed(self, shown: Pairs) -> Pairs:
         """The pictures as they are without their old objects: with the class `within` in their place."""
         if self.within is None:
             return shown

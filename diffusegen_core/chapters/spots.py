@@ -52,6 +52,11 @@ class Spot:
         return whole * (free if self.yielding is None else free | (self.rest == self.yielding))
 
 
+def signed(masks: np.ndarray) -> Tensor:
+    """Masks (B, M, S, S) in {0, 1} as models see them: in {-1, 1}."""
+    return torch.from_numpy(masks).float() * 2 - 1
+
+
 def of(pictures: Pairs, masks: np.ndarray | None, chosen: Chosen) -> list[Spot]:
     """The spots of pictures with their old masks, and the new ones (B, M, H, W), if these are given. Only the
     chosen classes of both are painted; the others stay as they are."""
@@ -117,7 +122,7 @@ def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, 
                            planes.separate(np.stack([mask for _, mask in cuts]), classes))
     levels = repaint_levels(settings.respacing, settings.jump_length, settings.resampling)
     x_known = dataset.to_tensor(pairs).to(diffusion.device)
-    x = repaint(_guided(diffusion.respaced(settings.respacing), spots, x_known, settings), x_known,
+    x = repaint(_guided(diffusion.respaced(settings.respacing), spots, windows, x_known, settings), x_known,
                 known.to(diffusion.device), levels, generators, named(settings.sampler), tick)
     samples = to_array(x)
     painted = seamless.filled(dataset.to_bytes(samples[:, :channels]), pairs.images, np.stack(small),
@@ -126,11 +131,16 @@ def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, 
                        kind) for i, spot in enumerate(spots)]
 
 
-def _guided(diffusion: Diffusion, spots: Sequence[Spot], x_known: Tensor, settings: Inpaint) -> Diffusion:
+def _guided(diffusion: Diffusion, spots: Sequence[Spot], windows: Sequence[Window], x_known: Tensor,
+            settings: Inpaint) -> Diffusion:
     """The model for a batch whose masks are all given, or all drawn."""
-    if any(spot.new is None for spot in spots):
+    if settings.guidance_scale == 1 or any(spot.new is None for spot in spots):
         return diffusion
-    return diffusion.towards(x_known[:, diffusion.planes.channels:], settings.guidance_scale)
+    kind = diffusion.planes
+    rest = [one.cut(spot.image, spot.over_rest(np.zeros_like(spot.old), kind), diffusion.image_size,
+                    kind.classes)[1] for one, spot in zip(windows, spots, strict=True)]
+    return diffusion.towards(x_known[:, kind.channels:], settings.guidance_scale,
+                             signed(planes.separate(np.stack(rest), kind.classes)).to(x_known))
 
 
 def _window(spot: Spot, region: np.ndarray, times: float | None) -> Window:

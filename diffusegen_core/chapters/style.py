@@ -24,7 +24,7 @@ from torch import Tensor
 from diffusegen_core.chapters import spots
 from diffusegen_core.chapters.costs import Cost, Work
 from diffusegen_core.chapters.inpaint import Inpainted
-from diffusegen_core.chapters.scenes import Scenes
+from diffusegen_core.chapters.scenes import Scenes, bare
 from diffusegen_core.chapters.trained import Trained
 from diffusegen_core.config import devices
 from diffusegen_core.config.checks import refusals
@@ -172,6 +172,7 @@ def recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, origin
         "version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "weights": models.weights,
         "ellipses": [scenes.settings.dilate, scenes.settings.opening],
         **({"scenes": scenes.recipe} if scenes.recipe else {}),
+        **(scenes.guided(settings.guidance_scale) if settings.method == SDEDIT else {}),
         "style": _decisive(settings),
         "backbone": features.recipe(settings.backbone, settings.weights, settings.input_range, ws.seed),
         "vgg": vgg.recipe(settings.vgg, settings.vgg_weights, ws.seed) if looks.lambda_vgg else None,
@@ -220,7 +221,8 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     generators = [seeds.generator(job.seed, "noise", device=device) for job in jobs]
     steps = settings.respacing - settings.skip
     with progress.bar(jobs[0].model, steps * len(jobs), "step") as bar:
-        x, records, status = _restyle(diffusion, judge, seen, behind, generators, settings, given, bar.update)
+        x, records, status = _restyle(diffusion, judge, seen, behind, generators, settings, scenes, given,
+                                      bar.update)
     styled = np.stack([finished(sample[:real.planes.channels], source, settings) for sample, source in
                        zip(x.float().cpu().numpy(), behind.images, strict=True)])
     old, new = (planes.only(one.masks, scenes.chosen) for one in (real, painted))
@@ -241,7 +243,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
 
 
 def _restyle(diffusion: Diffusion, judge: guided.Judge, painted: Pairs, sources: Pairs,
-             generators: Generators, settings: Style, given: bool,
+             generators: Generators, settings: Style, scenes: Scenes, given: bool,
              tick: Tick) -> tuple[Tensor, list[list[guided.Record]], list[str]]:
     """Painted pairs restyled by either method, (B, C + M, S, S) in [-1, 1]; for each, the losses of every
     step (none for SDEdit) and its status. `sources` are the pictures that were painted into."""
@@ -251,7 +253,8 @@ def _restyle(diffusion: Diffusion, judge: guided.Judge, painted: Pairs, sources:
     if settings.method != SDEDIT:
         return guided.guided(diffusion, judge, x_painted, x_source[:, :channels], levels, generators, tick,
                              pixels=x_painted[:, :channels] if given else None)
-    towards = diffusion.towards(x_painted[:, channels:], settings.guidance_scale)
+    masks = x_painted[:, channels:]
+    towards = diffusion.towards(masks, settings.guidance_scale, bare(masks, scenes.chosen, scenes.within))
     x = sdedit(towards, x_painted, levels, generators, tick=tick)
     status = [guided.OK if whole else "stopped: not finite"
               for whole in x.isfinite().flatten(1).all(dim=1).tolist()]

@@ -63,15 +63,17 @@ class Diffusion:
         # On the CPU, so that every device computes with the same coefficients.
         return replace(self, schedule=self.schedule.to("cpu").respaced(count).to(self.device))
 
-    def towards(self, mask: Tensor, scale: float) -> "Diffusion":
+    def towards(self, mask: Tensor, scale: float, rest: Tensor | None = None) -> "Diffusion":
         """The same model, with images following a given mask (B, M, S, S) in [-1, 1] more strongly.
 
-        A `scale` of 1 is the model by itself; above 1, every step takes two network calls. Where all masks
-        are empty there is nothing to follow, and the model is returned as it is.
+        `rest`, alike, is that mask without the lesion, by default empty. A `scale` of 1 is the model by
+        itself; above 1, every step takes two network calls. Where mask and rest are the same there is nothing
+        to follow, and the model is returned as it is.
         """
-        if scale == 1 or not (mask > -1).any():
+        rest = torch.full_like(mask, -1) if rest is None else rest
+        if scale == 1 or torch.equal(mask, rest):
             return self
-        return replace(self, guidance=MaskGuidance(mask.to(self.device), scale))
+        return replace(self, guidance=MaskGuidance(mask.to(self.device), scale, rest.to(self.device)))
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:

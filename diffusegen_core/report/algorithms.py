@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffusegen_core.chapters import inpaint, spots, style
-from diffusegen_core.chapters.scenes import Scene, Scenes, chosen
+from diffusegen_core.chapters.scenes import Scene, Scenes, bare, chosen, inside
 from diffusegen_core.data import dataset, pairsets, planes, regions, windows
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.excerpts import spread
@@ -57,7 +57,7 @@ def to_paint(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Diffusion]:
         scene = Scene(shown, new, region, scene.rows, scenes.chosen)
     x, known = (tensor.to(diffusion.device) for tensor in (scene.x, scene.known))
     few = replace(diffusion, clip=p.inpaint.clip).respaced(p.inpaint.respacing)
-    return x, known, few.towards(x[:, diffusion.planes.channels:], scenes.guidance_scale)
+    return x, known, few.towards(x[:, diffusion.planes.channels:], scenes.guidance_scale, scene.rest.to(x))
 
 
 def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusion]:
@@ -85,6 +85,12 @@ def to_style(run: Run, number: int = 0) -> tuple[Tensor, Tensor, Tensor, Diffusi
     channels = diffusion.planes.channels
     as_run = replace(diffusion, clip=p.style.clip, precision=p.style.precision)
     return x, real[:, :channels], pixels[:, :channels], as_run.respaced(p.style.respacing)
+
+
+def rest(run: Run, masks: Tensor) -> Tensor:
+    """What chapter 4 compares masks (B, M, S, S) in [-1, 1] with: the same without the painted classes."""
+    p = run.params
+    return bare(masks, chosen(p.inpaint, p.data), inside(p.inpaint, p.data))
 
 
 class Recorder:
