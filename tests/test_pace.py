@@ -36,6 +36,16 @@ def test_rates_are_kept_by_device_and_size_and_later_ones_replace_them(monkeypat
     assert pace.known(SMALL) == {}
 
 
+@pytest.mark.parametrize(("cores", "threads", "workers", "each"), [
+    (8, 8, 1, 6.0), (8, 8, 4, 1.5), (8, 8, 16, 0.375), (2, 1, 2, 6.0)])
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, workers: int,
+                                 each: float):
+    monkeypatch.setattr(devices.dask.system, "CPU_COUNT", cores)
+    monkeypatch.setattr(devices.torch, "get_num_threads", lambda: threads)
+    pace.remember(SMALL, probed(training=6.0))
+    assert pace.known(SMALL, workers) == {"training": each}
+
+
 def test_of_a_device_that_is_not_here_nothing_is_known():
     away = SMALL.model_copy(update={"device": "cuda:99"})
     pace.remember(away, probed(training=2.0))

@@ -29,13 +29,14 @@ def remember(p: Params, rates: pd.DataFrame) -> None:
         files.write_json(_file(), {**_every(), _of(p): {**known(p), **fresh}})
 
 
-def known(p: Params) -> dict[str, float]:
+def known(p: Params, workers: int = 1) -> dict[str, float]:
     """FLOP per second by kind of work, as far as the run's device was probed at the run's sizes; {} where it
-    was not, or is not on this machine."""
-    told = None
+    was not, or is not on this machine. With several `workers` of this machine, of each of them."""
+    told, share = None, 1.0
     with contextlib.suppress(UserError):
         told = _every().get(_of(p))
-    return {str(kind): float(rate) for kind, rate in told.items() if _usable(rate)} if isinstance(
+        share = devices.share(p.device, workers) if workers > 1 else 1.0
+    return {str(kind): float(rate) * share for kind, rate in told.items() if _usable(rate)} if isinstance(
         told, dict) else {}
 
 
