@@ -21,9 +21,12 @@ UNKEPT = (OSError, RuntimeError, UserError)
 FILE = "pace.json"  # beside the user's key: by device and sizes, FLOP per second by kind of work
 
 
-def remember(p: Params, rates: pd.DataFrame) -> None:
+def remember(p: Params, rates: pd.DataFrame, busy: bool = False) -> None:
     """Keep the rates of a probe, one row per kind of work, for this device and runs of the same sizes; kinds
-    that the probe has no rate for keep their old ones."""
+    that the probe has no rate for keep their old ones. Where the device was `busy` with something else, only
+    if nothing is known."""
+    if busy and known(p):
+        return
     fresh = {row.kind: float(row.rate) for row in rates.itertuples() if _usable(row.rate)}
     with contextlib.suppress(*UNKEPT):
         files.write_json(_file(), {**_every(), _of(p): {**known(p), **fresh}})
