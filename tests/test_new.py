@@ -339,19 +339,40 @@ def test_the_number_of_clusters_follows_looks_and_sizes(tmp_path, monkeypatch):
     report = dataset.layouts.scan(tmp_path / "pairs", settings)
     network = params.validate({}).cluster
 
-    def apart(pixels: np.ndarray, *arguments: object) -> np.ndarray:
+    def apart(pixels: np.ndarray, *arguments: object, seed: int) -> np.ndarray:
         return np.array([[0.0, i] if i % 3 else [99.0, i] for i in range(len(pixels))]) / [1, 100]
     monkeypatch.setattr(grouping.features, "extract", apart)
-    found = grouping.by_looks(settings, report, [], network)
+    found = grouping.by_looks(settings, report, [], network, 0)
     assert (found.k, found.smallest) == (2, 20)
-    assert "cluster by K, of whole pictures at 64 px: 2: 1.00, 20 pairs" in found.reason
-    monkeypatch.setattr(grouping.features, "extract", lambda pixels, *rest: np.random.default_rng(0).normal(
-        size=(len(pixels), 64)))
-    found = grouping.by_looks(settings, report, [], network)
+    assert found.reason == (
+        "silhouette by K, as chapter 1 plots it, and smallest cluster: 2: 1.00, 20 pairs. No K above 2 was "
+        "tried: fewer than 24 pairs a cluster")
+    monkeypatch.setattr(grouping.features, "extract", lambda pixels, *rest, seed: np.random.default_rng(
+        0).normal(size=(len(pixels), 64)))
+    found = grouping.by_looks(settings, report, [], network, 0)
     assert found.k == 1
     assert "One model for all" in found.reason
     assert grouping.by_number(40).k == 1
     assert grouping.by_number(200)[:2] == (2, 50)
+
+
+def test_the_silhouette_that_new_tells_is_that_of_chapter_1(checkout, tmp_path):
+    """At the run's size, of the pairs that it trains on: at another size it once was twice as large."""
+    dataset.write_phantoms(tmp_path / "pairs", 60, 64, 0)
+    for side in (32, 48):
+        p = params.validate({"run_dir": str(tmp_path / f"run{side}"), "seed": 3, "device": "cpu",
+                             "data": {"source": str(tmp_path / "pairs"), "count": None, "image_size": side,
+                                      "holdout": 0.1},
+                             "model": {"attention_resolutions": [side // 2]},
+                             "cluster": {"k": 2, "scan": [2], "backbone": "resnet18", "weights": "random"}})
+        report = dataset.layouts.scan(tmp_path / "pairs", p.data)
+        run = Run(p)
+        held = {pair.name for pair in report.pairs} - set(run.make("data").names)
+        assert held
+        chapters = run.make("cluster")
+        found = grouping.by_looks(p.data, report, held, p.cluster, 3)
+        told = f"smallest cluster: 2: {chapters.scan['silhouette'][0]:.2f}, {min(chapters.sizes)} pairs."
+        assert told in found.reason
 
 
 def test_small_lesions_are_left_out_if_they_are_few(checkout, tmp_path, timed, offline):

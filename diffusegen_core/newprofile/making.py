@@ -1,7 +1,7 @@
 """`diffusegen new`: look at the data, time the device, and fit a run into the available time."""
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from diffusegen_core.chapters.standing import NUMBERS
@@ -65,11 +65,19 @@ def make(wish: Wish) -> New:
     decoder = LADDER[0].decoder
     network = guesses.available(wish.weights, decoder, wish.input_range)
     known = {name: line.value for name, line in network.sections["cluster"].items()}
-    groups = (grouping.by_looks(data.settings, data.seen.report, data.held, Cluster(**known))
-              if network.known else grouping.by_number(data.pairs))
-    best = fitting.fit(
-        _rungs(data), 60 * wish.minutes, partial(_sections, wish, data, network, groups),
-        partial(_validated, file), ladder.PASSES * groups.smallest)
+    size = changes.get("data", {}).get("image_size")
+
+    @cache
+    def groups(side: int) -> Grouping:
+        if not network.known:
+            return grouping.by_number(data.pairs)
+        settings = data.settings.model_copy(update={"image_size": size or side})
+        return grouping.by_looks(settings, data.seen.report, {*data.held, *data.left_out(side)},
+                                 Cluster(**known), seed)
+
+    best = fitting.fit(_rungs(data), 60 * wish.minutes,
+                       lambda rung: _sections(wish, data, network, groups(rung.side), rung),
+                       partial(_validated, file), lambda rung: ladder.PASSES * groups(rung.side).smallest)
     name = params.resolve(wish.source).name
     train, test = data.kept(best.rung.side)
     head = (f"{train} pairs of {name}, and {test} to test on, in {wish.minutes:g} minutes on "
