@@ -387,7 +387,19 @@ def test_small_lesions_are_left_out_if_they_are_few(checkout, tmp_path, timed, o
         data = params.validate(params._parsed(made.text, "")).data
         assert data.on_bad == ("skip" if few else "refuse")
         assert data.min_area == (pytest.approx(making.SMALL / 32**2, rel=0.01) if few else None)
-        assert any("not learn the smallest lesions: 8 pairs" in line for line in made.limits) != few
+        told = [line for line in made.limits if "not learn the smallest lesions: 8 pairs" in line]
+        assert bool(told) != few
+    assert "-p data.window 2 -p data.window_size 32 helps the painting models alone" in told[0]
+    assert "-p data.min_area 0.011719 -p data.on_bad skip leaves these pairs out" in told[0]
+    comment = " ".join(made.text.replace("#", "").split())
+    assert "lesions as small are painted; 0.011719 with on_bad: skip" in comment
+    closer = making.make(Wish(tmp_path / "pairs", 1, changes={"data": {"window": 2, "window_size": 32}}))
+    assert any("that. data.window, as given, helps the painting models alone" in line
+               for line in closer.limits)
+    two = made.data.settings.model_copy(update={"labels": {1: "a", 2: "b"}})
+    seen = replace(made.data, settings=two)
+    seen.seen.seen.areas[:] = [(0.001, "0", 1), (0.5, "0", 0)]
+    assert seen.small_classes(32) == ["b"]
 
 
 def test_the_sets_fit_the_pairs_that_are_left(checkout, tmp_path, timed, offline):
