@@ -154,6 +154,10 @@ def test_time_that_is_left_goes_into_training_and_the_next_size_is_told(
         "epochs a network (as in params/kvasir_cpu.yaml), would take about "), "nothing that this run has too"
     assert made.best.larger.endswith("--minutes 10.")
     assert made.best.larger in making.text(made)
+    assert "timed for a second or two, without --workers: programs that compute beside" in making.text(made)
+    beside = replace(made.best, plan=replace(made.best.plan, busy="The load of this machine was 2.0."))
+    told = list(cautions.cautions(made.params, made.data, beside, 60, True))
+    assert "Its time is uncertain. The load of this machine was 2.0." in told
     assert making.make(Wish(pairs, 5.4)).best.rung.images in {rung.images for rung in ladder.LADDER}
 
 

@@ -21,7 +21,7 @@ def cautions(p: Params, data: Folder, best: Fit, minutes: float, known: bool) ->
         yield (f"It will not be done in {minutes:g} minutes: the smallest run is planned to take "
                f"{duration(best.seconds)}.")
     if best.plan.busy:
-        yield "Its time is uncertain: other programs are computing on this machine."
+        yield f"Its time is uncertain. {best.plan.busy}"
     if side < 64:
         yield (f"At {side} pixels a side pictures do not look real: this shows that everything works, and "
                "little more.")

@@ -197,6 +197,8 @@ def text(new: New) -> str:
         f"{counted(p.generators, 'generator')}; sets of "
         f"{', '.join(map(str, p.augment.sizes or []))} real pairs; {counted(p.augment.seeds, 'repetition')}.",
         f"Time, on {best.plan.device}: {duration(best.seconds)}{busy}, of which "
-        f"{', '.join(f'{NUMBERS[name]} {name} {duration(value)}' for name, value in listed.items())}.",
+        f"{', '.join(f'{NUMBERS[name]} {name} {duration(value)}' for name, value in listed.items())}. "
+        "Each kind of work was timed for a second or two, without --workers: programs that compute beside "
+        "the run make it longer.",
         *([best.larger] if best.larger else []), "",
         "Limits of this run:", *(f"- {one}" for one in new.limits)])
