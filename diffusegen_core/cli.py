@@ -133,16 +133,17 @@ def run(
         devices.device(this.params.device)
         devices.refuse_few(this.params.device, this.params.train.devices, workers or 1)
     with (lock.hold(this.folder), ownparams.leaving_nothing(this.folder),
-          machines.hold(this.folder, workers, scheduler, slurm, insecure, this.params.train.devices)):
+          machines.hold(this.folder, workers, scheduler, slurm, insecure,
+                        this.params.train.devices) as at_once):
         with ownparams.kept(this.params, this.given):
             for name in again:
                 this.make(name, again=True)
             if this.params.data.on_bad == "skip":  # only reading tells how many are left
                 this.make("data")
                 preflight.refuse_miscounted(this, chapters)
-        rates = {} if shared else pace.known(this.params)
+        rates = {} if elsewhere or this.params.train.devices > 1 else pace.known(this.params, at_once)
         complete = set() if only else notebooks.complete(this)
-        with Display(this, chapters, rates) as display:
+        with Display(this, chapters, rates, at_once) as display:
             for notebook, name in zip(chosen, chapters, strict=True):
                 if name in complete and notebooks.kept(notebook, this):
                     display.up_to_date(notebook.stem, name)

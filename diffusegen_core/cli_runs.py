@@ -35,16 +35,21 @@ def plan(
     seconds: Annotated[float, typer.Option(
         help="About how many seconds to measure the device; at most 3600; 0 leaves out the times.")] = 20.0,
 ) -> None:
-    """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device."""
-    measuring = f", then measuring this device for {seconds:g} s" if seconds else ""
-    this = run_of(profile, overrides or [], f"Counting the work of {profile}{measuring}")
+    """Show the work of each chapter (FLOP, images, disk), and the time that it takes on this device.
+
+    While a command makes the run, the device is not measured: that would take the command's time for its own.
+    """
+    this = run_of(profile, overrides or [], f"Counting the work of {profile}")
     p = this.params
     # Imported only now, because they take seconds.
     from diffusegen_core.planning import plan as planning
     from diffusegen_core.planning import preflight
     from diffusegen_core.planning import status as run_status
     from diffusegen_core.store import lock
-    made = planning.make(p, seconds)
+    held = lock.holder(this.folder)
+    if seconds and not held:
+        tell(f"Then measuring this device for {seconds:g} s")
+    made = planning.make(p, 0 if held else seconds)
     typer.echo(made.text)
     for note in preflight.notes(p):
         typer.echo(printable_lines(f"\n{note}"))
@@ -54,7 +59,7 @@ def plan(
     there, finished = run_status.beside_plan(this, made)
     if there:
         typer.echo(f"\n{printable_lines(there)}")
-    if finished or lock.holder(this.folder):
+    if finished or held:
         return
     given = "".join(f" -p {key} {shlex.quote(value)}" for key, _, value in
                     (text.partition("=") for text in overrides or []))

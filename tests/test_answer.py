@@ -245,7 +245,7 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     assert headings(page)[:2] == ["The cost", "Key numbers"]
     assert not re.search("95 %|The answers|What this run found", page), "of which the page has none"
     lacking, *_ = answer.missing(partial, [])
-    assert lacking == ("Chapters 5 to 7 are not made. Next: `diffusegen run params.yaml` in the folder run. "
+    assert lacking == ("Chapters 5 to 8 are not made. Next: `diffusegen run params.yaml` in the folder run. "
                        "The command that began this run, without `--to`, does the same.")
     assert list(keynumbers.table(partial).frame) == ["pairs", "time per pair"]
     verdicts = claims.of(partial)
@@ -262,7 +262,7 @@ def test_a_whole_run_has_no_such_line_and_one_that_has_made_nothing_says_so(nano
                                                                             nano: dict) -> None:
     assert answer.told(nano_run) is None
     nothing = Run.create(folder=tmp_path / "empty", changes=nano | {"run_dir": None})
-    assert "Chapters 1 to 7 are not made." in answer.told(nothing).data
+    assert "Chapters 1 to 8 are not made." in answer.told(nothing).data
     told = answer.table(nothing)
     assert told.frame.to_numpy().tolist() == [
         ["All questions", NOT_MADE, "The run has made nothing yet that answers any."]]
@@ -296,18 +296,18 @@ def headings(page: str) -> list[str]:
 
 def test_a_run_without_anything_has_a_front_page_too(nano_params: params.Params) -> None:
     page = opening.page(Run(nano_params))
-    assert "\n\nNothing to answer yet: chapters 1 to 7 are not made. Next: `diffusegen run" in page
+    assert "\n\nNothing to answer yet: chapters 1 to 8 are not made. Next: `diffusegen run" in page
     assert headings(page) == ["What this run cannot say", "How to cite"], "no heading of what is not there"
     assert "{figure}" not in page
 
 
 @pytest.mark.parametrize(("lost", "chapters", "told"), [
-    ({"train", "inpaint", "style", "gan", "evaluate", "segment", "augment"}, "chapters 2 to 7 are",
+    ({"train", "inpaint", "style", "gan", "evaluate", "segment", "augment"}, "chapters 2 to 8 are",
      {"phantoms", "size", "weights", "use"}),
-    ({"inpaint", "style", "gan", "evaluate", "segment", "augment"}, "chapters 3 to 7 are",
+    ({"inpaint", "style", "gan", "evaluate", "segment", "augment"}, "chapters 3 to 8 are",
      {"phantoms", "size", "weights", "use"}),
-    ({"augment"}, "chapter 7 is", {"phantoms", "size", "one", "seeds", "images", "data", "weights", "use",
-                                      "weak"})])
+    ({"augment"}, "chapters 7 and 8 are", {"phantoms", "size", "one", "seeds", "images", "data", "weights",
+                                           "use", "weak"})])
 def test_the_front_page_of_a_run_that_was_stopped(nano_run: Run, monkeypatch: pytest.MonkeyPatch,
                                                   lost: set[str], chapters: str, told: set) -> None:
     for part in lost:
@@ -345,7 +345,13 @@ def test_a_grid_that_was_stopped_is_not_finished(nano_run: Run) -> None:
     network = next(one for one in (nano_run.folder / "augment").iterdir() if one.is_dir())
     shutil.rmtree(network)
     told, = unfinished.told(nano_run, unfinished.of(Run.open(nano_run.folder)))
-    assert told.startswith("Chapter 7 is not finished. Next: ")
+    assert told.startswith("Chapters 7 and 8 are not finished. Next: ")
+    for place in ("running", "."):  # while it is executed, and afterwards
+        (page := nano_run.folder / "notebooks" / place / unfinished.SUMMARY).parent.mkdir(parents=True)
+        page.touch()
+        told, = unfinished.told(nano_run, unfinished.of(Run.open(nano_run.folder)))
+        assert told.startswith("Chapter 7 is not finished. Next: ")
+        shutil.rmtree(nano_run.folder / "notebooks")
 
 
 def test_broken_results_are_a_line_and_the_book_is_built(nano_run: Run) -> None:

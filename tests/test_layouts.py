@@ -13,7 +13,7 @@ from test_formats import dicom, nifti
 
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.data import annotations, layouts, reading
+from diffusegen_core.data import advice, annotations, layouts, reading
 from diffusegen_core.data.reports import Report
 
 SIDE = 24
@@ -43,6 +43,23 @@ def read(folder: Path, **settings: object) -> tuple[Report, dict[str, np.ndarray
 
 def problems(report: Report) -> list[tuple[str, str]]:
     return [(one.file, one.problem) for one in report.problems]
+
+
+def test_the_page_lists_the_names_by_which_masks_are_found(tmp_path):
+    page = Path(__file__).parents[1] / "book" / "data.md"
+    row, = re.findall(r"^\| other names .*", page.read_text(encoding="utf-8"), re.MULTILINE)
+    folders, names = row.split("or in the same folder")[0], row.split("such as ")[2].split(". ")[0]
+    words = re.findall("`([a-z]+)`", folders)
+    assert set(words) == set(re.findall("[a-z]{2,}", advice.MASK_FOLDERS.pattern))
+    shown = re.findall("`([^`]+)`", names)
+    assert {one.replace("NAME", "").strip("_") for one in shown} == {
+        word.removesuffix("s") for word in re.findall("[a-z]{2,}", advice.MASK_NAME.pattern)}
+    for number, place in enumerate([*(f"my_{word}s/NAME" for word in words), *shown]):
+        folder = tmp_path / str(number)
+        for name in ("7", "8"):
+            image(folder / ("pictures" if "/" in place else "") / f"{name}.png")
+            mask(folder / f"{place.replace('NAME', name)}.png")
+        assert len(layouts.scan(folder, Data(**layouts.only_patterns(folder))).pairs) == 2, place
 
 
 # ---- by name

@@ -154,6 +154,10 @@ def test_time_that_is_left_goes_into_training_and_the_next_size_is_told(
         "epochs a network (as in params/kvasir_cpu.yaml), would take about "), "nothing that this run has too"
     assert made.best.larger.endswith("--minutes 10.")
     assert made.best.larger in making.text(made)
+    assert "timed for a second or two, without --workers: programs that compute beside" in making.text(made)
+    beside = replace(made.best, plan=replace(made.best.plan, busy="The load of this machine was 2.0."))
+    told = list(cautions.cautions(made.params, made.data, beside, 60, True))
+    assert "Its time is uncertain. The load of this machine was 2.0." in told
     assert making.make(Wish(pairs, 5.4)).best.rung.images in {rung.images for rung in ladder.LADDER}
 
 
@@ -339,19 +343,40 @@ def test_the_number_of_clusters_follows_looks_and_sizes(tmp_path, monkeypatch):
     report = dataset.layouts.scan(tmp_path / "pairs", settings)
     network = params.validate({}).cluster
 
-    def apart(pixels: np.ndarray, *arguments: object) -> np.ndarray:
+    def apart(pixels: np.ndarray, *arguments: object, seed: int) -> np.ndarray:
         return np.array([[0.0, i] if i % 3 else [99.0, i] for i in range(len(pixels))]) / [1, 100]
     monkeypatch.setattr(grouping.features, "extract", apart)
-    found = grouping.by_looks(settings, report, [], network)
+    found = grouping.by_looks(settings, report, [], network, 0)
     assert (found.k, found.smallest) == (2, 20)
-    assert "cluster by K, of whole pictures at 64 px: 2: 1.00, 20 pairs" in found.reason
-    monkeypatch.setattr(grouping.features, "extract", lambda pixels, *rest: np.random.default_rng(0).normal(
-        size=(len(pixels), 64)))
-    found = grouping.by_looks(settings, report, [], network)
+    assert found.reason == (
+        "silhouette by K, as chapter 1 plots it, and smallest cluster: 2: 1.00, 20 pairs. No K above 2 was "
+        "tried: fewer than 24 pairs a cluster")
+    monkeypatch.setattr(grouping.features, "extract", lambda pixels, *rest, seed: np.random.default_rng(
+        0).normal(size=(len(pixels), 64)))
+    found = grouping.by_looks(settings, report, [], network, 0)
     assert found.k == 1
     assert "One model for all" in found.reason
     assert grouping.by_number(40).k == 1
     assert grouping.by_number(200)[:2] == (2, 50)
+
+
+def test_the_silhouette_that_new_tells_is_that_of_chapter_1(checkout, tmp_path):
+    """At the run's size, of the pairs that it trains on: at another size it once was twice as large."""
+    dataset.write_phantoms(tmp_path / "pairs", 60, 64, 0)
+    for side in (32, 48):
+        p = params.validate({"run_dir": str(tmp_path / f"run{side}"), "seed": 3, "device": "cpu",
+                             "data": {"source": str(tmp_path / "pairs"), "count": None, "image_size": side,
+                                      "holdout": 0.1},
+                             "model": {"attention_resolutions": [side // 2]},
+                             "cluster": {"k": 2, "scan": [2], "backbone": "resnet18", "weights": "random"}})
+        report = dataset.layouts.scan(tmp_path / "pairs", p.data)
+        run = Run(p)
+        held = {pair.name for pair in report.pairs} - set(run.make("data").names)
+        assert held
+        chapters = run.make("cluster")
+        found = grouping.by_looks(p.data, report, held, p.cluster, 3)
+        told = f"smallest cluster: 2: {chapters.scan['silhouette'][0]:.2f}, {min(chapters.sizes)} pairs."
+        assert told in found.reason
 
 
 def test_small_lesions_are_left_out_if_they_are_few(checkout, tmp_path, timed, offline):
@@ -366,7 +391,19 @@ def test_small_lesions_are_left_out_if_they_are_few(checkout, tmp_path, timed, o
         data = params.validate(params._parsed(made.text, "")).data
         assert data.on_bad == ("skip" if few else "refuse")
         assert data.min_area == (pytest.approx(making.SMALL / 32**2, rel=0.01) if few else None)
-        assert any("not learn the smallest lesions: 8 pairs" in line for line in made.limits) != few
+        told = [line for line in made.limits if "not learn the smallest lesions: 8 pairs" in line]
+        assert bool(told) != few
+    assert "-p data.window 2 -p data.window_size 32 helps the painting models alone" in told[0]
+    assert "-p data.min_area 0.011719 -p data.on_bad skip leaves these pairs out" in told[0]
+    comment = " ".join(made.text.replace("#", "").split())
+    assert "lesions as small are painted; 0.011719 with on_bad: skip" in comment
+    closer = making.make(Wish(tmp_path / "pairs", 1, changes={"data": {"window": 2, "window_size": 32}}))
+    assert any("that. data.window, as given, helps the painting models alone" in line
+               for line in closer.limits)
+    two = made.data.settings.model_copy(update={"labels": {1: "a", 2: "b"}})
+    seen = replace(made.data, settings=two)
+    seen.seen.seen.areas[:] = [(0.001, "0", 1), (0.5, "0", 0)]
+    assert seen.small_classes(32) == ["b"]
 
 
 def test_the_sets_fit_the_pairs_that_are_left(checkout, tmp_path, timed, offline):

@@ -36,6 +36,23 @@ def test_rates_are_kept_by_device_and_size_and_later_ones_replace_them(monkeypat
     assert pace.known(SMALL) == {}
 
 
+def test_what_was_measured_beside_other_programs_is_kept_only_where_nothing_is_known():
+    """So that a run begun on a busy machine tells a time left from its first minute."""
+    for rate, busy, kept in ((2.0, True, 2.0), (1.0, True, 2.0), (3.0, False, 3.0), (1.0, True, 3.0)):
+        pace.remember(SMALL, probed(training=rate), busy)
+        assert pace.known(SMALL) == {"training": kept}
+
+
+@pytest.mark.parametrize(("cores", "threads", "workers", "each"), [
+    (8, 8, 1, 6.0), (8, 8, 4, 1.5), (8, 8, 16, 0.375), (2, 1, 2, 6.0)])
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, workers: int,
+                                 each: float):
+    monkeypatch.setattr(devices.dask.system, "CPU_COUNT", cores)
+    monkeypatch.setattr(devices.torch, "get_num_threads", lambda: threads)
+    pace.remember(SMALL, probed(training=6.0))
+    assert pace.known(SMALL, workers) == {"training": each}
+
+
 def test_of_a_device_that_is_not_here_nothing_is_known():
     away = SMALL.model_copy(update={"device": "cuda:99"})
     pace.remember(away, probed(training=2.0))

@@ -13,8 +13,9 @@ from test_cli import NAMES, call, write_notebook
 from diffusegen_core import Run, cli, cli_params, cli_runs, notebooks
 from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params
+from diffusegen_core.planning import probe
 from diffusegen_core.report import book, front
-from diffusegen_core.store import files, ownpages
+from diffusegen_core.store import files, lock, ownpages
 from diffusegen_core.store.stamps import ASIDE, STAMP
 
 
@@ -235,9 +236,7 @@ def test_what_is_to_do_is_no_chapter_that_is_left_alone(paged: tuple[Run, list[s
 
 @pytest.mark.parametrize(("words", "says"), [
     (("run", "nano.yaml", "--dry-run"), "Looking at what is finished of nano.yaml; nothing is made ..."),
-    (("plan", "nano.yaml", "--seconds", "3"),
-     "Counting the work of nano.yaml, then measuring this device for 3 s ..."),
-    (("plan", "nano.yaml", "--seconds", "0"), "Counting the work of nano.yaml ..."),
+    (("plan", "nano.yaml"), "Counting the work of nano.yaml ..."),
     (("compare", "a", "b"), "Reading 2 runs ..."),
     (("paint", "a", "x.png"), "Painting into 1 picture with the models of a ..."),
     (("status", "a"), "Looking at a ..."),
@@ -269,6 +268,20 @@ def test_a_plan_of_a_run_that_is_there_tells_what_is_left(nano_run: Run, tmp_pat
     *_, there, _, following = call("plan", profile, "--seconds", "0").stdout.splitlines()
     assert there.startswith(f"A part of this is made in {place}, and `diffusegen run` makes only the rest: ")
     assert following.startswith(f"Next: `diffusegen run {profile}`; ")
+
+
+def test_a_plan_beside_the_run_that_is_being_made_measures_nothing(nano_run: Run, tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch):
+    """The device is the run's: a plan once said three times too much."""
+    monkeypatch.setattr(probe, "rates", None)
+    (nano_run.folder / "style").rename(tmp_path / "style")
+    with lock.hold(nano_run.folder):
+        result = call("plan", nano_run.folder / "params.yaml")
+    assert result.exit_code == 0, result.exception
+    assert "easuring" not in result.stderr
+    assert result.stdout.splitlines()[-1].startswith("This run is being made by process ")
+    assert result.stdout.splitlines()[-1].endswith(
+        f": `diffusegen status {nano_run.folder}` tells its time left.")
 
 
 @pytest.mark.parametrize(("words", "goes_on"), [

@@ -413,6 +413,7 @@ def test_a_plan_says_that_the_machine_was_busy(monkeypatch: pytest.MonkeyPatch, 
                                                told: bool) -> None:
     monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
     assert probe.busy(torch.device("cpu")).startswith("The load of this machine was 40.0") == told
+    assert ("beside as much of that" in probe.busy(torch.device("cpu"))) == told, "no upper limits"
     assert probe.busy(torch.device("cuda")) == ""
 
 

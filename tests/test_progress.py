@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -233,6 +234,9 @@ def test_a_small_slow_part_does_not_decide_the_whole():
 NETWORKS = {**LEVEL, "title": "Small sets", "elapsed": 60.0, "left": 240.0}
 
 
+ALIKE = remaining.ALIKE
+
+
 def test_networks_go_at_their_own_pace():
     """Training made the run's pace 1, and networks take a fifth of what their work would say."""
     rest = Ahead({"segment": 500.0, "augment": 1000.0}, 1.0)
@@ -250,6 +254,40 @@ def test_networks_go_at_their_own_pace():
     assert known.seconds == 120
     assert Ahead({"train": 0.0, "augment": 100.0}, None, 0.2).seconds == 20
     assert remaining.left(known, ["augment"], {}, 0.0, []) == 20 + remaining.OPENING
+
+
+def test_workers_divide_what_is_left_as_far_as_there_are_items():
+    """Two workers made the first chapters, one model by one of them; the seconds known are of one worker."""
+    rest = Ahead({"train": 50.0, "segment": 500.0, "augment": 1000.0}, 1.0, 1.0, dict.fromkeys(ALIKE, 2.0))
+    chosen = list(rest.work)
+    assert remaining.left(rest, chosen, {}, 0.0, []) == 50 + 750 + 3 * remaining.OPENING
+    made = {"train": 50 + remaining.OPENING, "segment": 250 + remaining.OPENING}
+    after = remaining.left(rest, chosen, made, 0.0, [])
+    assert after == pytest.approx(500 + remaining.OPENING), "the pace of a worker is as it was"
+
+
+@pytest.mark.parametrize("at_once", [1.0, 2.0])
+def test_the_time_left_falls_with_the_clock_though_the_first_items_take_longer(at_once: float):
+    """Three times as long as the later ones."""
+    rest = Ahead({"segment": 300.0 * at_once, "augment": 600.0 * at_once}, 1.0, 1.0,
+                 dict.fromkeys(ALIKE, at_once))
+    chosen, clock = list(rest.work), [0.0, 20.0, 30.0, 60.0, 90.0, 150.0, 240.0, 300.0]
+    told = []
+    for seconds in clock:
+        share = seconds / 3 / 300 if seconds <= 30 else (seconds - 20) / 300  # as the bar shows it
+        left = seconds * (1 - share) / share if share >= progress.TELLING else None
+        told.append(remaining.left(rest, chosen, {}, seconds, [
+            {**NETWORKS, "share": share, "elapsed": seconds, "left": left}]))
+    assert told[0] == 900 + 2 * remaining.OPENING
+    assert max(told) < 1.05 * told[0], "by the bar alone it would be nearly doubled"
+    assert all(later < before for before, later in pairwise(told[3:])), told
+    assert told[-1] == pytest.approx(640, rel=0.1)
+
+
+def test_where_a_bar_tells_its_time_the_run_tells_one_too():
+    rest = Ahead({"train": 200.0, "inpaint": 100.0}, None)
+    told = remaining.left(rest, ["train", "inpaint"], {}, 9.0, [{**LEVEL, "elapsed": 4.0, "left": 196.0}])
+    assert told == pytest.approx(196 + 100 + remaining.OPENING)
 
 
 def test_a_first_chapter_of_features_says_nothing_of_training():
@@ -296,6 +334,10 @@ def test_work_that_is_left_is_what_is_not_made_at_the_pace_of_what_is(nano_run: 
     assert rest.work["cluster"] == 0
     assert rest.pace is not None
     assert rest.seconds == pytest.approx(sum(rest.work.values()) * rest.pace)
+    many = remaining.ahead(run, remaining.counted(run), workers=1000)
+    assert many.at_once["train"] < 2, "of two models one is there, and its pictures"
+    assert many.at_once["augment"] > 2
+    assert many.seconds == rest.seconds
     rates = dict.fromkeys(remaining.RELATIVE, 1e9)
     fresh = Run(nano_run.params.model_copy(update={"run_dir": str(tmp_path / "none")}))
     probed = remaining.ahead(fresh, table, rates)
@@ -335,7 +377,7 @@ def test_the_command_shows_a_line_a_level(nano_params, monkeypatch: pytest.Monke
     monkeypatch.setattr(progress, "INTERVAL", 0.05)
     monkeypatch.setattr(remaining, "known", lambda run: "counted")
     rest = Ahead({"train": 100.0, "inpaint": 50.0}, 2.0)
-    monkeypatch.setattr(remaining, "ahead", lambda run, table, rates: rest)
+    monkeypatch.setattr(remaining, "ahead", lambda run, table, rates, workers: rest)
     shown = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr("sys.stderr", shown)
     run = Run(nano_params)

@@ -1,7 +1,7 @@
 """Chapter 1: the pairs clustered into K groups that look alike (paper 2.2)."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -77,7 +77,7 @@ def run(ws: Workspace, pairs: Pairs, settings: Cluster) -> Clusters:
         if labels is None:
             labels = _kmeans(rows, settings.k, ws.seed).labels_
             _refuse_empty(labels, settings.k)
-        curves = _scan(rows, scan, ws.seed)
+        curves = scanned(rows, scan, ws.seed).drop(columns="smallest")
         table = pd.DataFrame({"name": pairs.names, "cluster": labels})
         artifact.finish([files.write_text(folder / "clusters.csv", table.to_csv(index=False)),
                          files.write_text(folder / "scan.csv", curves.to_csv(index=False))],
@@ -179,14 +179,17 @@ def extract(ws: Workspace, pairs: Path, settings: Cluster) -> str:
 
 
 def _rows(ws: Workspace, pairs: Pairs, settings: Cluster) -> np.ndarray:
-    """Features of image and mask side by side, (N, 2 D); with M classes, a mask for each, (N, (1 + M) D).
-    float64, because small features vanish when squared."""
     backbone = settings.backbone, settings.weights, settings.input_range
-    kinds = [features.remembered(
+    return described(pairs.images, pairs.masks, lambda pixels: features.remembered(
         ws.folder / "features", pixels, features.recipe(*backbone, ws.seed),
-        lambda missing: features.extract(missing, *backbone, ws.device, ws.seed))
-        for pixels in (planes.rgb(pairs.images), *(planes.rgb(255 * pairs.masks[:, number:number + 1])
-                                                   for number in range(pairs.planes.classes)))]
+        lambda missing: features.extract(missing, *backbone, ws.device, ws.seed)))
+
+
+def described(images: np.ndarray, masks: np.ndarray, look: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Features of image and mask side by side, (N, 2 D); with M classes, a mask for each, (N, (1 + M) D).
+    float64, because small features vanish when squared. `look` gives (N, D) for N RGB pictures."""
+    kinds = [look(pixels) for pixels in (planes.rgb(images), *(
+        planes.rgb(255 * masks[:, number:number + 1]) for number in range(masks.shape[1])))]
     return np.concatenate(kinds, axis=1, dtype=np.float64)
 
 
@@ -210,8 +213,9 @@ def _refuse_empty(labels: np.ndarray, k: int) -> None:
                         "choose another backbone.")
 
 
-def _scan(rows: np.ndarray, ks: list[int], seed: int) -> pd.DataFrame:
-    """Inertia for each k that can be filled, and the mean silhouette where it is defined: 2 <= k < N."""
+def scanned(rows: np.ndarray, ks: Sequence[int], seed: int) -> pd.DataFrame:
+    """For each k that can be filled: inertia, the mean silhouette where it is defined (2 <= k < N), and the
+    pairs in the `smallest` cluster."""
     from sklearn.metrics import silhouette_score
 
     curves = []
@@ -221,9 +225,10 @@ def _scan(rows: np.ndarray, ks: list[int], seed: int) -> pd.DataFrame:
             if len(np.unique(fitted.labels_)) < k:
                 break
             silhouette = silhouette_score(rows, fitted.labels_) if k > 1 else np.nan
-            curves.append({"k": k, "inertia": float(fitted.inertia_), "silhouette": float(silhouette)})
+            curves.append({"k": k, "inertia": float(fitted.inertia_), "silhouette": float(silhouette),
+                           "smallest": int(np.bincount(fitted.labels_).min())})
             bar.update()
-    return pd.DataFrame(curves, columns=["k", "inertia", "silhouette"])
+    return pd.DataFrame(curves, columns=["k", "inertia", "silhouette", "smallest"])
 
 
 def _different(pairs: Pairs, k: int) -> int:

@@ -59,6 +59,13 @@ def units(name: str) -> tuple[int, str]:
     return dask.system.CPU_COUNT, "cores"
 
 
+def share(name: str, workers: int) -> float:
+    """How fast each of so many workers of this machine computes, relative to this process alone."""
+    there = units(name)[0]
+    return min(1.0, there / workers) if on_cards(name) else (
+        (there // workers or there / workers) / torch.get_num_threads())
+
+
 def refuse_few(name: str, count: int, workers: int = 1) -> None:
     """Raise UserError if fewer cards are visible than the workers need, each with `count` > 1 for a model.
 

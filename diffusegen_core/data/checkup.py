@@ -55,8 +55,8 @@ class Seen:
     """Value in the mask files -> pixels."""
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Kind of images -> the least and the largest value."""
-    areas: list[tuple[float, str]] = field(default_factory=list)
-    """For every region, its share of the image and the pair's name."""
+    areas: list[tuple[float, str, int]] = field(default_factory=list)
+    """For every region, its share of the image, the pair's name and the index of the class."""
     lost: dict[int, int] = field(default_factory=dict)
     """Side -> regions that vanish at it."""
     odd: dict[str, list[str]] = field(default_factory=dict)
@@ -162,8 +162,7 @@ def _note_mask(seen: Seen, look: Look, name: str, fit: str, sides: list[int]) ->
         _odd(seen, "have masks that may be inverted: most of the picture or of its border is of a class",
              name)
     seen.classes[name] = np.flatnonzero(mask.any(axis=(0, 1))).tolist()
-    for region in reading.areas(mask):
-        seen.areas.append((region / union.size, name))
+    seen.areas += [(size / union.size, name, number) for size, number in reading.areas(mask)]
     for side in sides:
         seen.lost[side] = seen.lost.get(side, 0) + regions.vanishing(fits.squared(mask, fit), side)
     if look.pixels is None or look.pixels.shape[:2] != union.shape:
@@ -246,9 +245,9 @@ def _mask_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
         kinds = "class" if len(settings.classes) == 1 else "classes"
         lines.append((OK, "mask values", f"{told}; {kinds}: {', '.join(map(printable, settings.classes))}"))
     if seen.areas:
-        smallest = [f"{area:.2g} ({printable(name)})" for area, name in sorted(seen.areas)[:3]]
-        lines.append((OK, "regions", f"{len(seen.areas)}; the smallest are {', '.join(smallest)} of their "
-                                     "images"))
+        of = [f"{printable(one)}, " if len(settings.classes) > 1 else "" for one in settings.classes]
+        least = ", ".join(f"{one:.2g} ({of[i]}{printable(name)})" for one, name, i in sorted(seen.areas)[:3])
+        lines.append((OK, "regions", f"{len(seen.areas)}; the smallest are {least} of their images"))
         sides = sorted(seen.lost)
         lost = f"none at {', '.join(map(str, sides))} px"
         if any(seen.lost.values()):
@@ -319,9 +318,10 @@ def _odd_lines(report: Report, seen: Seen, told: Mapping[str, str]) -> list[tupl
         across = [(one, other) for one, other in same if not known.get(one) or known[one] != known.get(other)]
         whose = f", {len(across) or 'none'} of them of different {kind}" if known else ""
         named = some([f"{printable(one)} and {printable(other)}" for one, other in across])
-        lines.append((LOOK if across else OK, "copies",
-                      f"{counted(len(same), 'pair')} of images that look identical{whose}"
-                      f"{f': {named}' if across else ''}"))
+        rest = f": {named}" if across else (f". {kind.capitalize()} are held out whole, so scores are right; "
+                                            "but such images teach less than different ones")
+        same_looks = f"{counted(len(same), 'pair')} of images that look identical"
+        lines.append((LOOK if across else OK, "copies", f"{same_looks}{whose}{rest}"))
     if report.ignored:
         lines.append((LOOK, "not used", f"{len(report.ignored)} pictures are used neither as images nor as "
                                         f"masks, such as {report.named(report.ignored[0])}"))

@@ -240,7 +240,7 @@ def _complaints(pixels: np.ndarray | None, mask: np.ndarray, settings: Data) -> 
         complaints.append((CROPPED, "the middle square holds nothing of it; set data.fit: pad"))
     if settings.min_area and union.any():
         least = settings.min_area * (union.size if settings.min_area < 1 else 1)
-        if (smallest := min(areas(mask))) < least:
+        if (smallest := min(areas(mask))[0]) < least:
             complaints.append((SMALL, f"a region of {smallest} pixels, but data.min_area is {least:g}"))
     return complaints
 
@@ -261,12 +261,13 @@ def _same(image: Raster | None, label: Raster | None) -> bool:
         (image.values == label.values).all())
 
 
-def areas(mask: np.ndarray) -> list[int]:
-    """The number of pixels of each connected region of each class of a mask (H, W, M)."""
-    sizes: list[int] = []
-    for layer in np.moveaxis(mask, 2, 0):
+def areas(mask: np.ndarray) -> list[tuple[int, int]]:
+    """The number of pixels of each connected region of each class of a mask (H, W, M), and the class, 0 to
+    M - 1."""
+    sizes: list[tuple[int, int]] = []
+    for number, layer in enumerate(np.moveaxis(mask, 2, 0)):
         _, _, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(layer))
-        sizes += stats[1:, cv2.CC_STAT_AREA].tolist()
+        sizes += [(size, number) for size in stats[1:, cv2.CC_STAT_AREA].tolist()]
     return sizes
 
 

@@ -8,7 +8,7 @@ from diffusegen_core.config.params import Params, resolve
 from diffusegen_core.config.text import counted, duration
 from diffusegen_core.data import checkup, layouts, testsets
 from diffusegen_core.measures import power
-from diffusegen_core.newprofile.firstlook import SMALL, Folder
+from diffusegen_core.newprofile.firstlook import SMALL, Folder, least_area
 from diffusegen_core.newprofile.fitting import GENERATORS, Fit
 
 MEASURED = 0.1  # the largest mean gain in Dice over real pairs of book/results_small.md, rounded
@@ -21,7 +21,7 @@ def cautions(p: Params, data: Folder, best: Fit, minutes: float, known: bool) ->
         yield (f"It will not be done in {minutes:g} minutes: the smallest run is planned to take "
                f"{duration(best.seconds)}.")
     if best.plan.busy:
-        yield "Its time is uncertain: other programs are computing on this machine."
+        yield f"Its time is uncertain. {best.plan.busy}"
     if side < 64:
         yield (f"At {side} pixels a side pictures do not look real: this shows that everything works, and "
                "little more.")
@@ -98,12 +98,15 @@ def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
         yield (f"Left out: {counted(len(out), 'pair')} with a lesion below {SMALL} pixels "
                f"at {side} px a side, which no network learns ({some([printable(name) for name in out])}).")
     elif p.data.min_area is None and (small := data.small(side)):
-        what = "region of a class" if len(p.data.classes) > 1 else "lesion"
-        closer = ("" if p.data.window else " -p data.window 2 -p data.window_size 32 helps the painting "
-                  "models, not them: these models then look at squares around the lesions.")
+        what = (f"region of {some([printable(name) for name in data.small_classes(side)])}"
+                if len(p.data.classes) > 1 else "lesion")
+        closer = ("data.window, as given, helps" if p.data.window else "-p data.window 2 -p data.window_size "
+                  "32 helps")
         yield (f"Segmentation networks will not learn the smallest lesions: {counted(len(small), 'pair')} "
-               f"with a {what} below {SMALL} pixels at {side} px a side. They see whole pictures, so only a "
-               f"larger image size changes that.{closer}")
+               f"with a {what} below {SMALL} pixels at {side} px a side. They see whole pictures, so only "
+               f"larger images change that. {closer} the painting models alone, which then look at squares "
+               f"around the lesions. -p data.min_area {least_area(side)} -p data.on_bad skip leaves these "
+               "pairs out, so that no lesion as small is trained on or painted from.")
     if len(p.data.classes) > 1 and p.inpaint.classes is None:
         yield (f"All {len(p.data.classes)} classes are moved and repainted together. To paint one and "
                f"leave the others as they are: -p inpaint.classes '[{printable(p.data.classes[-1])}]'; "

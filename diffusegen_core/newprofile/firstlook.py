@@ -24,6 +24,11 @@ SMALL = 12  # pixels at the run's size below which a lesion is hardly one
 FEW = 0.1  # share of the pairs that may be left out for such lesions
 
 
+def least_area(side: int) -> float:
+    """SMALL as a share of an image, for data.min_area."""
+    return round(SMALL / side**2, 6)
+
+
 @dataclass(frozen=True)
 class Folder:
     """What was found in the folder."""
@@ -52,7 +57,12 @@ class Folder:
 
     def small(self, side: int) -> set[str]:
         """The pairs with a lesion below SMALL pixels at a run's size."""
-        return {name for area, name in self.seen.seen.areas if area * side**2 < SMALL}
+        return {name for area, name, _ in self.seen.seen.areas if area * side**2 < SMALL}
+
+    def small_classes(self, side: int) -> list[str]:
+        """The classes of these lesions, in their order."""
+        numbers = {number for area, _, number in self.seen.seen.areas if area * side**2 < SMALL}
+        return [self.settings.classes[number] for number in sorted(numbers)]
 
     def left_out(self, side: int) -> set[str]:
         """The `small` pairs if they are few enough to leave out, and the user has not decided about them."""

@@ -65,7 +65,7 @@ class Fit:
 
 
 def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections],
-        validated: Callable[[Sections], Params], most_images: int) -> Fit:
+        validated: Callable[[Sections], Params], most_images: Callable[[Rung], int]) -> Fit:
     """The largest of ascending sizes of run that is planned to take at most `limit` seconds, or the smallest.
     UserError where not even that fits into the memory.
 
@@ -91,7 +91,7 @@ def fit(rungs: Sequence[Rung], limit: float, sections: Callable[[Rung], Sections
         raise UserError(f"Even the smallest run, with images of {side} px, does not fit into the memory that "
                         "is free here. End other programs, ask for less with -p, or choose another --device.")
     best = _filled(best, limit, sections, validated)
-    best = _trained(best, limit, sections, validated, most_images)
+    best = _trained(best, limit, sections, validated, most_images(best.rung))
     return _repeated(best, limit, sections, validated)
 
 

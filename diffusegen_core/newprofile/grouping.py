@@ -3,11 +3,11 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-import numpy as np
-
+from diffusegen_core.chapters import cluster
 from diffusegen_core.config.data import Data
 from diffusegen_core.config.sections import Cluster
-from diffusegen_core.data import planes, selection
+from diffusegen_core.config.text import counted
+from diffusegen_core.data import selection
 from diffusegen_core.data.reports import Report
 from diffusegen_core.networks import features
 from diffusegen_core.store import seeds
@@ -16,7 +16,6 @@ LEAST = 12  # pairs in a cluster, whose model sees no others
 CLEAR = 0.1  # the mean silhouette that a grouping must exceed
 MOST_K, EACH = 8, 24  # the most clusters, and the least pairs per cluster on average
 LOOKED_AT = 150  # pairs whose features are computed
-SIDE = 64  # pixels, the size at which they are computed
 UNSEEN = 80  # pairs from which on there are two clusters where features cannot be computed
 
 
@@ -36,34 +35,32 @@ def by_number(pairs: int) -> Grouping:
                     f"and below {UNSEEN} pairs one model for all learns more")
 
 
-def by_looks(settings: Data, report: Report, held_out: Collection[str], network: Cluster) -> Grouping:
-    """The grouping by features of a sample of the pairs that are not held out: the K with the largest
-    silhouette above CLEAR among those whose smallest cluster has LEAST pairs; else one cluster."""
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import silhouette_score
-
-    names = sorted(pair.name for pair in report.pairs if pair.name not in held_out)
+def by_looks(settings: Data, report: Report, left_out: Collection[str], network: Cluster,
+             seed: int) -> Grouping:
+    """The grouping by what chapter 1 measures, in a run with these settings and this seed, of the pairs that
+    are not left out, or of a sample: the K with the largest silhouette above CLEAR among those whose smallest
+    cluster has LEAST pairs; else one cluster."""
+    names = sorted(pair.name for pair in report.pairs if pair.name not in left_out)
+    ks = range(2, min(MOST_K, len(names) // EACH) + 1)
+    if not ks:
+        return Grouping(1, len(names), f"too few pairs for two models: below {2 * EACH}, one model for all "
+                                       "learns more")
     rng = seeds.rng(0, "new profile", "sample")
     sample = {names[i] for i in rng.permutation(len(names))[:LOOKED_AT]}
     chosen = Report(report.folder, report.layout, [pair for pair in report.pairs if pair.name in sample],
                     told=report.told, condition=report.condition)
-    used = selection.usable(settings.model_copy(update={"image_size": SIDE, "on_bad": "skip"}), chosen, 1, ())
-    pixels = [planes.rgb(used.images), *(planes.rgb(255 * used.masks[:, m:m + 1])
-                                         for m in range(used.masks.shape[1]))]
-    rows = np.concatenate([features.extract(part, network.backbone, network.weights, network.input_range)
-                           for part in pixels], axis=1, dtype=np.float64)
-    whole, best = len(names) / len(rows), Grouping(1, len(names), "")
-    score, looked = CLEAR, []
-    for k in range(2, min(MOST_K, len(names) // EACH) + 1):
-        labels = KMeans(k, n_init=5, random_state=0).fit(rows).labels_
-        smallest = int(np.bincount(labels, minlength=k).min() * whole)
-        value = float(silhouette_score(rows, labels)) if smallest else -1.0
-        looked.append(f"{k}: {value:.2f}, {smallest} pairs")
-        if smallest >= LEAST and value > score:
-            score, best = value, Grouping(k, smallest, "")
-    if not looked:
-        return Grouping(1, len(names), f"too few pairs for two models: below {2 * EACH}, one model for all "
-                                       "learns more")
-    why = f"silhouette and smallest cluster by K, of whole pictures at {SIDE} px: {'; '.join(looked)}"
-    none = f"{why}. One model for all: no K is above {CLEAR} with {LEAST} pairs a cluster"
-    return best._replace(reason=none if best.k == 1 else why)
+    used = selection.usable(settings.model_copy(update={"on_bad": "skip"}), chosen, 1, ())
+    rows = cluster.described(used.images, used.masks, lambda pixels: features.extract(
+        pixels, network.backbone, network.weights, network.input_range, seed=seed))
+    found = cluster.scanned(rows, ks, seed)
+    found["smallest"] = (found["smallest"] * (len(names) / len(rows))).astype(int)
+    looked = [f"{row.k}: {row.silhouette:.2f}, {counted(row.smallest, 'pair')}" for row in found.itertuples()]
+    which = f" of a sample of {len(rows)} pairs" if len(rows) < len(names) else ""
+    why = (f"silhouette{which} by K, as chapter 1 plots it, and smallest cluster: "
+           f"{'; '.join(looked) or 'none'}. No K above {ks[-1]} was tried: fewer than {EACH} pairs a cluster")
+    clear = found[(found["smallest"] >= LEAST) & (found["silhouette"] > CLEAR)]
+    if clear.empty:
+        return Grouping(1, len(names), f"{why}. One model for all: no K is above {CLEAR} with {LEAST} pairs "
+                                       "a cluster")
+    best = clear.loc[clear["silhouette"].idxmax()]
+    return Grouping(int(best["k"]), int(best["smallest"]), why)

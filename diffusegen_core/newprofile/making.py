@@ -1,7 +1,7 @@
 """`diffusegen new`: look at the data, time the device, and fit a run into the available time."""
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from diffusegen_core.chapters.standing import NUMBERS
@@ -65,11 +65,19 @@ def make(wish: Wish) -> New:
     decoder = LADDER[0].decoder
     network = guesses.available(wish.weights, decoder, wish.input_range)
     known = {name: line.value for name, line in network.sections["cluster"].items()}
-    groups = (grouping.by_looks(data.settings, data.seen.report, data.held, Cluster(**known))
-              if network.known else grouping.by_number(data.pairs))
-    best = fitting.fit(
-        _rungs(data), 60 * wish.minutes, partial(_sections, wish, data, network, groups),
-        partial(_validated, file), ladder.PASSES * groups.smallest)
+    size = changes.get("data", {}).get("image_size")
+
+    @cache
+    def groups(side: int) -> Grouping:
+        if not network.known:
+            return grouping.by_number(data.pairs)
+        settings = data.settings.model_copy(update={"image_size": size or side})
+        return grouping.by_looks(settings, data.seen.report, {*data.held, *data.left_out(side)},
+                                 Cluster(**known), seed)
+
+    best = fitting.fit(_rungs(data), 60 * wish.minutes,
+                       lambda rung: _sections(wish, data, network, groups(rung.side), rung),
+                       partial(_validated, file), lambda rung: ladder.PASSES * groups(rung.side).smallest)
     name = params.resolve(wish.source).name
     train, test = data.kept(best.rung.side)
     head = (f"{train} pairs of {name}, and {test} to test on, in {wish.minutes:g} minutes on "
@@ -154,11 +162,13 @@ def _small_lines(data: Folder, side: int) -> dict[str, Line]:
     if not (small := data.small(side)):
         return {"min_area": Line(None, f"no lesion is below {SMALL} pixels at this size")}
     if not data.left_out(side):
-        return {"min_area": Line(None, f"{counted(len(small), 'pair')} with a lesion below {SMALL} pixels "
-                                       "at this size, too many to leave out")}
+        return {"min_area": Line(None, f"{counted(len(small), 'pair')} with a lesion below {SMALL} pixels at "
+                                       "this size, too many to leave out: they are trained on, and lesions "
+                                       f"as small are painted; {firstlook.least_area(side)} with on_bad: "
+                                       "skip would leave them out")}
     why = (f"{SMALL} pixels at this size: {counted(len(small), 'pair')} with a smaller lesion, which no "
            "network learns")
-    return {"min_area": Line(round(SMALL / side**2, 6), why),
+    return {"min_area": Line(firstlook.least_area(side), why),
             "on_bad": Line("skip", "leaves these out, and lists them in data/left_out.csv")}
 
 
@@ -187,6 +197,8 @@ def text(new: New) -> str:
         f"{counted(p.generators, 'generator')}; sets of "
         f"{', '.join(map(str, p.augment.sizes or []))} real pairs; {counted(p.augment.seeds, 'repetition')}.",
         f"Time, on {best.plan.device}: {duration(best.seconds)}{busy}, of which "
-        f"{', '.join(f'{NUMBERS[name]} {name} {duration(value)}' for name, value in listed.items())}.",
+        f"{', '.join(f'{NUMBERS[name]} {name} {duration(value)}' for name, value in listed.items())}. "
+        "Each kind of work was timed for a second or two, without --workers: programs that compute beside "
+        "the run make it longer.",
         *([best.larger] if best.larger else []), "",
         "Limits of this run:", *(f"- {one}" for one in new.limits)])

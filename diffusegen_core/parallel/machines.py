@@ -28,8 +28,9 @@ SILENCE = "120s"
 
 @contextlib.contextmanager
 def hold(folder: Path, workers: int | None = None, scheduler: str | None = None,
-         slurm: Path | None = None, insecure: bool = False, cards: int = 1) -> Iterator[None]:
+         slurm: Path | None = None, insecure: bool = False, cards: int = 1) -> Iterator[int]:
     """Send work items to dask workers while this lasts: local ones, those of a scheduler, or jobs of Slurm.
+    Gives their number so far, at least 1.
 
     With none of them nothing is started, and no port opened. What is started speaks TLS, with a certificate
     in `folder`, the run's. The chapters, processes of their own, find the scheduler by the environment
@@ -61,15 +62,16 @@ def hold(folder: Path, workers: int | None = None, scheduler: str | None = None,
         if scheduler is None:
             if named:
                 tls.refuse_plain(named)
-            yield
+            yield 1
             return
         from diffusegen_core.parallel import remote
         with remote.connect(scheduler) as client:
             typer.echo(remote.described(client, scheduler), err=True)
+            there = workers or len(client.scheduler_info(n_workers=-1)["workers"])
             if cards > 1:
                 remote.refuse_unfit(client, cards)
         with environment({SCHEDULER: scheduler, remote.OWN: "1" if workers is not None else ""}):
-            yield
+            yield max(1, there)
 
 
 def _local(workers: int, cards: int) -> "Cluster":

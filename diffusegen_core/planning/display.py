@@ -39,11 +39,13 @@ COUNTING = ("import sys; from diffusegen_core.planning import remaining; "
 class Display:
     """Context manager that shows a run's progress; `chapter` marks the chapter under way.
 
-    `rates`, FLOP per second by kind of work, give the time left until the run's own pace is known.
+    `rates`, FLOP per second of each of `workers` by kind of work, give the time left until the run's own pace
+    is known.
     """
 
-    def __init__(self, run: Run, chapters: list[str], rates: Mapping[str, float] | None = None) -> None:
-        self.run, self.chapters, self.rates = run, chapters, rates
+    def __init__(self, run: Run, chapters: list[str], rates: Mapping[str, float] | None = None,
+                 workers: int = 1) -> None:
+        self.run, self.chapters, self.rates, self.workers = run, chapters, rates, workers
         self.place = run.folder / progress.PLACE
         self.finished: dict[str, float] = {}
         self.now: tuple[str, float] | None = None  # the chapter under way, and since when
@@ -122,7 +124,7 @@ class Display:
             own = Run(self.run.params)  # a separate object, as this is another thread
             table = remaining.known(own)
             if table is not None:
-                self.rest = remaining.ahead(own, table, self.rates)
+                self.rest = remaining.ahead(own, table, self.rates, self.workers)
             elif self.child is None:
                 self.child = subprocess.Popen(
                     [sys.executable, "-P", "-c", COUNTING, str(self.run.folder)], stdin=subprocess.DEVNULL,

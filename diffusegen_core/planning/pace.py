@@ -21,21 +21,25 @@ UNKEPT = (OSError, RuntimeError, UserError)
 FILE = "pace.json"  # beside the user's key: by device and sizes, FLOP per second by kind of work
 
 
-def remember(p: Params, rates: pd.DataFrame) -> None:
+def remember(p: Params, rates: pd.DataFrame, busy: bool = False) -> None:
     """Keep the rates of a probe, one row per kind of work, for this device and runs of the same sizes; kinds
-    that the probe has no rate for keep their old ones."""
+    that the probe has no rate for keep their old ones. Where the device was `busy` with something else, only
+    if nothing is known."""
+    if busy and known(p):
+        return
     fresh = {row.kind: float(row.rate) for row in rates.itertuples() if _usable(row.rate)}
     with contextlib.suppress(*UNKEPT):
         files.write_json(_file(), {**_every(), _of(p): {**known(p), **fresh}})
 
 
-def known(p: Params) -> dict[str, float]:
+def known(p: Params, workers: int = 1) -> dict[str, float]:
     """FLOP per second by kind of work, as far as the run's device was probed at the run's sizes; {} where it
-    was not, or is not on this machine."""
-    told = None
+    was not, or is not on this machine. With several `workers` of this machine, of each of them."""
+    told, share = None, 1.0
     with contextlib.suppress(UserError):
         told = _every().get(_of(p))
-    return {str(kind): float(rate) for kind, rate in told.items() if _usable(rate)} if isinstance(
+        share = devices.share(p.device, workers) if workers > 1 else 1.0
+    return {str(kind): float(rate) * share for kind, rate in told.items() if _usable(rate)} if isinstance(
         told, dict) else {}
 
 

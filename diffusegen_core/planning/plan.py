@@ -105,7 +105,7 @@ class Plan:
             if self.beside:
                 lines += ["Workers side by side (--workers): {} ({}).".format(*self.beside), ""]
         else:
-            lines += [f"The device is {self.device}; no time was measured (--seconds 0).", ""]
+            lines += [f"The device is {self.device}; no time was measured.", ""]
         checkpoint = self.table.loc[self.table["kind"] == "training", "temporary"].max()
         written = f" ({size(checkpoint)} every train.checkpoint_every steps)" if checkpoint else ""
         return "\n".join([*lines, NOTES.format(checkpoints=written)])
@@ -130,8 +130,7 @@ def make(p: Params, seconds: float = 20.0) -> Plan:
     if seconds:
         rates = probe.rates(p, work, [kind for kind in probe.KINDS if table.loc[
             table["kind"] == kind, "flop"].sum()], seconds)
-        if not busy:
-            pace.remember(p, rates)
+        pace.remember(p, rates, bool(busy))
         rate = table["kind"].map(rates.set_index("kind")["rate"])
         at_once = table["cards"] if devices.on_cards(p.device) else 1
         table["seconds"] = (table["flop"] / rate / at_once).where(table["flop"] > 0, 0.0)

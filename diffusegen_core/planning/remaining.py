@@ -1,7 +1,7 @@
 """Estimate of the time that the rest of a run takes: its counted work, at the pace of the finished parts."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +20,7 @@ from diffusegen_core.store import files, stamps
 from diffusegen_core.store.artifacts import NotMadeError, OutdatedError, key
 
 WORK = "work.json"  # in the run folder: the counted work, as counting takes seconds
-COLUMNS = ["chapter", "work", "kind", "items", "flop"]
+COLUMNS = ["chapter", "work", "kind", "items", "flop", "largest"]
 # Time per FLOP relative to that of training, by kind of work: from `diffusegen plan params/smoke.yaml` on one
 # core of an AMD EPYC; segmentation is the geometric mean of five runs (1.2 to 6.2), judging lies between
 # two runs on 18 and 40 pairs with MobileNetV2 (2.6 and 11, beside other work). It scales the pace of the
@@ -49,14 +49,22 @@ class Ahead:
     probe, else None."""
     networks: float | None = None
     """The same of the chapters ALIKE, from finished parts of these; None where there are none."""
+    at_once: Mapping[str, float] = field(default_factory=dict)
+    """How many times faster the workers together make the work of each chapter than one of them; 1 for
+    chapters not named."""
 
     def pace_of(self, page: str) -> float | None:
         """The pace of a chapter."""
         return self.pace if self.networks is None or page not in ALIKE else self.networks
 
+    def lasting(self, page: str) -> float | None:
+        """The seconds that the workers take together for a chapter; None where the pace is unknown."""
+        work, pace = self.work.get(page, 0.0), self.pace_of(page)
+        return work and (None if pace is None else work * pace / self.at_once.get(page, 1.0))
+
     @property
     def seconds(self) -> float | None:
-        """Seconds of computation left; None where the pace is unknown."""
+        """Seconds of computation left, one item after the other; None where the pace is unknown."""
         each = [(work, self.pace_of(page)) for page, work in self.work.items() if work]
         known = [work * pace for work, pace in each if pace is not None]
         return sum(known) if len(known) == len(each) else None
@@ -96,22 +104,26 @@ def _asked(run: Run) -> str:
 def _table(rows: Any) -> pd.DataFrame | None:
     """The rows of a file as a table; None where they are not such rows."""
     try:
-        table = pd.DataFrame(rows, columns=COLUMNS).astype({"items": int, "flop": float})
+        table = pd.DataFrame(rows, columns=COLUMNS).astype({"items": int, "flop": float, "largest": float})
     except (ValueError, TypeError, AssertionError):
         return None
     return table if table["chapter"].isin(list(NUMBERS)).all() else None
 
 
-def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = None) -> Ahead:
-    """The work left. The `rates` of a probe, FLOP per second by kind, give the pace while too little is
-    finished."""
+def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = None, workers: int = 1) -> Ahead:
+    """The work left. The `rates` of a probe, FLOP per second of a worker by kind, give the pace while too
+    little is finished. The work is divided among so many `workers`, as far as it consists of several items.
+    """
     cost = _costs(rates) if rates else RELATIVE
     weights: dict[str, float] = {}
     at_once = run.params.train.devices if devices.on_cards(run.params.device) else 1
+    parts: list[tuple[str, float, float]] = []  # of each row: its result, weight and number of items
     for row in table.itertuples():
         name = _result(row)
         cards = at_once if row.kind == "training" else 1
-        weights[name] = weights.get(name, 0.0) + row.flop / cards * cost[row.kind]
+        weight = row.flop / cards * cost[row.kind]
+        parts.append((name, weight, row.flop / row.largest if row.largest else 1.0))
+        weights[name] = weights.get(name, 0.0) + weight
     missing = {name: _missing(run, name) for name in weights}
     spent = took(run.folder)
     there = [name for name in weights if missing[name] < 1 and spent.get(name, 0.0) > 0]
@@ -120,13 +132,16 @@ def ahead(run: Run, table: pd.DataFrame, rates: Mapping[str, float] | None = Non
         mine = [name for name in there if name in names]
         done = sum(weights[name] * (1 - missing[name]) for name in mine)
         total = sum(weight for name, weight in weights.items() if name in names)
-        return _pace(sum(spent[name] for name in mine), done, total, before)
+        return _pace(sum(spent[name] for name in mine), done, total, before, LEAST)
 
     work: dict[str, float] = {}
-    for name, weight in weights.items():
-        page = PAGES.get(name, name)
-        work[page] = work.get(page, 0.0) + weight * missing[name]
-    return Ahead(work, pace_by(set(weights) - {*APART}, 1.0 if rates else None), pace_by(ALIKE, None))
+    divided: dict[str, float] = {}
+    for name, weight, items in parts:
+        page, here = PAGES.get(name, name), weight * missing[name]
+        work[page] = work.get(page, 0.0) + here
+        divided[page] = divided.get(page, 0.0) + here / max(1.0, min(workers, items * missing[name]))
+    return Ahead(work, pace_by(set(weights) - {*APART}, 1.0 if rates else None), pace_by(ALIKE, None),
+                 {page: work[page] / least for page, least in divided.items() if least})
 
 
 def _costs(rates: Mapping[str, float]) -> dict[str, float]:
@@ -141,32 +156,42 @@ def left(rest: Ahead, chosen: Sequence[str], finished: Mapping[str, float], elap
     """Seconds until the chosen chapters are made; None where the pace is not known yet.
 
     `rest` is what was left at the start. `finished` has the seconds that chapters took since then; the next
-    chosen one has been under way for `elapsed` seconds, and `levels` is its own progress.
+    chosen one has been under way for `elapsed` seconds, and `levels` is its own progress. A bar of all of its
+    work is believed the more, the further it is: its first items take longer, or run beside something else.
     """
     later = [name for name in chosen if name not in finished]
     if not later:
         return 0.0
     now, told = later[0], levels[0] if levels else None
     whole = told if told and is_whole(now, told) else None
-    telling = {name: (max(0.0, seconds - OPENING), rest.work[name]) for name, seconds in finished.items()
-               if rest.work.get(name) and name not in APART}
+    telling = {name: (max(0.0, seconds - OPENING) * rest.at_once.get(name, 1.0), rest.work[name])
+               for name, seconds in finished.items() if rest.work.get(name) and name not in APART}
     begun = whole or (told if rest.pace is None and not telling and now not in APART else None)
+
+    def paces(least: float = LEAST) -> Ahead:
+        def pace_by(names: Collection[str], before: float | None) -> float | None:
+            spent, done = (sum(one[i] for name, one in telling.items() if name in names) for i in (0, 1))
+            total = sum(rest.work.get(name, 0.0) for name in chosen if name in names)
+            return _pace(spent, done, total, before, least)
+        return replace(rest, pace=pace_by(set(chosen) - {*APART}, rest.pace),
+                       networks=pace_by(ALIKE, rest.networks))
+
+    known, bar = paces(), None
     if begun and begun["left"] is not None and begun["elapsed"] > 0:
-        share = begun["elapsed"] / (begun["elapsed"] + begun["left"])
-        telling[now] = begun["elapsed"], rest.work.get(now, 0.0) * share
-
-    def pace_by(names: Collection[str], before: float | None) -> float | None:
-        spent, done = (sum(one[i] for name, one in telling.items() if name in names) for i in (0, 1))
-        return _pace(spent, done, sum(rest.work.get(name, 0.0) for name in chosen if name in names), before)
-
-    known = Ahead(rest.work, pace_by(set(chosen) - {*APART}, rest.pace), pace_by(ALIKE, rest.networks))
-    paces = {name: known.pace_of(name) for name in later}
-    if any(pace is None and rest.work.get(name) for name, pace in paces.items()):
+        spent = begun["elapsed"]
+        share = spent / (spent + begun["left"])
+        expected = known.lasting(now)
+        sure = 1.0 if expected is None else min(1.0, (share / PRIOR) ** 2)
+        bar = sure * begun["left"] + (1 - sure) * (1 - share) * (expected or 0.0)
+        telling[now] = spent * rest.at_once.get(now, 1.0), rest.work.get(now, 0.0) * spent / (spent + bar)
+        known = paces(least=0.0)  # a bar tells a time only once it is far enough
+    lasting = {name: known.lasting(name) for name in later}
+    if any(seconds is None for seconds in lasting.values()):
         return None
-    each = {name: OPENING + rest.work.get(name, 0.0) * (pace or 0.0) for name, pace in paces.items()}
+    each = {name: OPENING + (seconds or 0.0) for name, seconds in lasting.items()}
     here = each[now] - elapsed
     if told and told["left"] is not None:
-        here = told["left"] if whole else max(here, told["left"])
+        here = max(here, told["left"]) if not whole else told["left"] if bar is None else bar
     return max(0.0, here) + sum(each[name] for name in later[1:])
 
 
@@ -175,11 +200,11 @@ def is_whole(chapter: str, told: Level) -> bool:
     return chapter in WHOLE and not any(word in told["title"] for word in PARTS)
 
 
-def _pace(spent: float, done: float, total: float, before: float | None) -> float | None:
+def _pace(spent: float, done: float, total: float, before: float | None, least: float) -> float | None:
     """Seconds per unit of work, where `done` units of `total` took so many seconds, and `before` is the pace
-    that was known or expected; None where neither tells."""
+    that was known or expected; None where neither tells, as `done` is at most the share `least`."""
     if before is None:
-        return spent / done if done > LEAST * total else None
+        return spent / done if done > least * total else None
     prior = PRIOR * total
     return (spent + prior * before) / (done + prior) if total else before
 

@@ -137,8 +137,7 @@ def _time(run: Run, shown: str, running: bool, seconds: float) -> str:
             busy = probe.busy(devices.device(p.device))
             rates = probe.rates(p, count(p), sorted(set(table["kind"])), seconds)
             rest = remaining.ahead(run, table, rates.set_index("kind")["rate"].dropna().to_dict())
-            if not busy:
-                pace.remember(p, rates)
+            pace.remember(p, rates, bool(busy))
         elif rest.seconds is None and (known := pace.known(p)):
             rest = remaining.ahead(run, table, known)
             told = (" This is based on an earlier measurement of this device; "
@@ -191,7 +190,10 @@ def beside_plan(run: Run, plan: Plan) -> tuple[str, bool]:
     where nothing is there."""
     if not ownparams.is_there(run.folder):
         return "", False
-    folder, table = relative(run.folder), standing.table(run.params, run.read)
+    folder = relative(run.folder)
+    if holder := lock.holder(run.folder):
+        return f"This run is being made by {holder}: `diffusegen status {folder}` tells its time left.", False
+    table = standing.table(run.params, run.read)
     statuses = set(table["status"])
     if not statuses & {*TO_DO, "refused"}:
         built = (run.folder / PAGE).is_file()

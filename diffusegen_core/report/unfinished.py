@@ -13,6 +13,7 @@ from diffusegen_core.store.artifacts import NotMadeError
 from diffusegen_core.store.ownparams import PARAMS
 
 AGAIN = "The command that began this run, without `--to`, does the same."
+SUMMARY = "08_summary.ipynb"  # the last chapter's page, which is all that it makes
 NO_CODE = set("`<>&")  # characters not allowed in a code span that JupyterLab renders as HTML
 
 
@@ -49,6 +50,9 @@ def of(run: Run) -> Progress:
             progress.partly |= there
         if there:
             progress.made.add(name)
+    pages = run.folder / "notebooks"
+    if progress.todo and not any((place / SUMMARY).is_file() for place in (pages, pages / "running")):
+        progress.todo.append(len(NUMBERS) + 1)
     return progress
 
 
