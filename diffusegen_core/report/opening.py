@@ -4,7 +4,7 @@ A part that cannot be shown, because the run has not made it or its files were c
 that says so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from diffusegen_core.config.errors import UserError
 from diffusegen_core.config.params import Params, relative
 from diffusegen_core.config.text import counted
 from diffusegen_core.data.types import REAL
+from diffusegen_core.measures import power
 from diffusegen_core.report import (
     answer,
     byclass,
@@ -78,10 +79,18 @@ def tests(run: Run) -> limits.Tests | None:
             apart = len({groups.of[name] for name in names}) if groups else len(names)
             alike = groups is not None and apart < len(names)
             small = run.finished("augment")
-            spread = detectable.own(small) if small and recommendation.comparable(small) else None
-            return limits.Tests(len(names), groups.kind if groups and alike else "", apart * alike, spread,
-                                _alone(run.params, small or result, own), _unseen(run))
+            compared = small if small and recommendation.comparable(small) else None
+            return limits.Tests(len(names), groups.kind if groups and alike else "", apart * alike,
+                                detectable.own(compared) if compared else None,
+                                _alone(run.params, small or result, own), _unseen(run),
+                                tuple(_of_classes(run.params, compared)) if compared else ())
     return None
+
+
+def _of_classes(p: Params, result: Tested) -> Iterator[tuple[str, int, power.Own]]:
+    for called, column, shown in byclass.each_painted(result, p):
+        if spread := detectable.own(result, shown, column):
+            yield called, shown["image"].nunique(), spread
 
 
 def _alone(p: Params, result: Tested, test_set: str) -> limits.Alone | None:
