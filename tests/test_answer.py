@@ -35,6 +35,7 @@ from diffusegen_core.report import (
     recommendation,
     rule,
     showcase,
+    style_tables,
     tables,
     unfinished,
     verdict_tables,
@@ -117,6 +118,7 @@ def test_copies_are_judged_against_what_is_flagged_by_chance(hits: int, chance: 
         {"Real": row, kind.name: row, kind.inpainted.name: {**row, "images": 0}}).T)
     one = answer.copied(found, PLAIN)
     assert one.verdict == told
+    assert ("the interval allows for chance alone, and for copies" in one.basis) == (told == UNDECIDED)
     assert one.basis.startswith(f"{hits} of {of} painted and styled pairs (2-Styled-Diff) are flagged")
     by_chance = f"{chance} of {of} images filled with an object that no model has seen ({chance / of:.1%})"
     assert by_chance.replace("%", " %") in one.basis
@@ -407,6 +409,9 @@ def test_a_smooth_border_is_called_no_good_pair_and_is_that_of_what_was_filled(
     text = opening._extremes(run)
     assert "best" not in text.replace(opening.ENDS, "")
     assert "can have the lowest" in text
+    real = style_tables.natural(run, found.of)
+    assert f" The real pictures have {real:.1f} on average at the same places." in text
+    assert "diffusegen filter" not in text, "which new may have found the run too small for"
     assert f"({shown})" in text
     axes = showcase.extremes(run).axes
     dashed = [ax for ax in axes if any(part.get_linestyle()[0][1] for part in ax.collections)]
@@ -830,12 +835,14 @@ def test_the_audit_says_which_copies_it_would_not_find_and_shows_what_it_finds_o
     p = params.validate({"inpaint": {"masks": "varied"}})
     assert "the audit finds all, but copies that were moved, turned or" in answer.copied(every, p).basis
     every.found = every.found.iloc[:0]
-    assert answer.copied(every, p).basis.endswith(f"count as one; {nearcopies.UNFOUND}"), "none was planted"
+    assert answer.copied(every, p).basis.endswith(f"for copies; {nearcopies.UNFOUND}"), "none was planted"
     assert nearcopies.UNFOUND in basis("joint", True)
     blind = audited()
     blind.copies.loc["Paste", "either"] = 4
     told = answer.copied(blind, params.validate({"inpaint": {"masks": "varied"}}))
     assert told.verdict == answer.CANNOT_TELL, "what does not find pasted objects clears no painted ones"
+    assert ("; the difference may be chance, as its interval does not lie above 0, but the audit could not "
+            "clear the pairs anyway, as it may miss their copies; of copies planted") in told.basis
     assert told.basis.endswith("flags 4 of 100 pasted pairs (Paste), not shown to be more than by chance)")
     blind.copies.loc["2-Styled-Paint", "either"] = 30
     assert answer.copied(blind, params.validate({"inpaint": {"masks": "varied"}})).verdict == answer.MORE

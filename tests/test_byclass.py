@@ -10,7 +10,9 @@ from test_claims import results
 
 from diffusegen_core.config import params
 from diffusegen_core.data import dataset
-from diffusegen_core.report import byclass
+from diffusegen_core.data.types import DataType
+from diffusegen_core.exports import remarks
+from diffusegen_core.report import byclass, detectable, limits, opening
 
 IMAGES = 60
 MEANS = {"Real/16/": 0.5, "Paste/16/3": 0.5, "2-Styled-Paint/16/3": 0.5}
@@ -31,7 +33,12 @@ def run_of(p: params.Params, complete: bool = True) -> SimpleNamespace:
     masks = np.zeros((IMAGES, 2, 4, 4), np.uint8)
     masks[:, 0, 0], masks[::2, 1, 2] = 1, 1
     pairs = dataset.gather([str(i) for i in range(IMAGES)], np.zeros((IMAGES, 3, 4, 4), np.uint8), masks)
-    result = SimpleNamespace(images=images, complete=complete, groups_of=lambda test: None, tests=[
+    # On images without a tumour, every network of the first three seeds sees one.
+    distances = images.assign(false_alarms_1=(images["seed"] == 4).astype(int), false_alarms_2=np.where(
+        ~shown & (images["seed"] < 3), 2, 0))
+    runs = images.drop_duplicates(["data_type", "seed"]).assign(real_pairs=13)
+    result = SimpleNamespace(images=images, runs=runs, complete=complete, groups_of=lambda test: None,
+                             details=SimpleNamespace(distances=distances), tests=[
         SimpleNamespace(name="HyperKvasir", groups=None, pairs=pairs)])
     made = {"augment": result, "data": range(16)}
     return SimpleNamespace(params=p, finished=made.get)
@@ -39,6 +46,7 @@ def run_of(p: params.Params, complete: bool = True) -> SimpleNamespace:
 
 def test_each_class_is_judged_over_the_images_that_show_it():
     table = byclass.table(run_of(TWO)).frame
+    assert list(table.pop(byclass.ABSENT)) == ["", "90 of 150"], "30 images without it, and five repetitions"
     assert list(table.columns) == ["class", "test images", "Dice, real pairs alone",
                                    "pasted pairs (Paste)", "painted and styled pairs (2-Styled-Paint)"]
     caption = byclass.table(run_of(TWO)).caption
@@ -49,6 +57,7 @@ def test_each_class_is_judged_over_the_images_that_show_it():
     mean, low, high = map(float, re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", liver.iloc[2]).groups())
     assert mean == pytest.approx(0.5, abs=0.01)
     assert 0.4 < low < mean < high < 0.6
+    assert "Seen where there is none: how often" in caption
     assert "\\\\" not in byclass.table(run_of(TWO))._repr_markdown_(), "escaped once"
     assert liver.iloc[3].startswith("+0.10")
     assert liver.iloc[3].endswith(": supported for these pasted pairs"), "which no generator has made"
@@ -104,12 +113,45 @@ def test_networks_are_as_weak_as_in_the_painted_class_that_they_find_worst(
     assert byclass.weakest(result, "HyperKvasir", float("nan"), p)[0] == name, "chapter 6 has no sizes"
 
 
+@pytest.mark.parametrize("lacking", ["false_alarms_2", None])
+def test_what_is_seen_where_there_is_none_has_no_column_if_that_is_not_known(lacking: str | None):
+    run = run_of(TWO)
+    details = run.finished("augment").details
+    details.distances = details.distances.drop(columns=lacking) if lacking else details.distances[:0]
+    table = byclass.table(run)
+    assert byclass.ABSENT not in table.frame
+    assert "Seen where" not in table.caption
+
+
+def test_each_painted_class_has_a_gain_in_a_card_and_a_smallest_gain_that_can_be_told():
+    p = params.validate({**TWO.model_dump(), "inpaint": {"classes": ["tumour_2"], "within": None}})
+    run = run_of(p)
+    chosen = SimpleNamespace(run=run)
+    told, = remarks.by_class(chosen, DataType.parse("2-Styled-Paint"))
+    assert re.fullmatch(r"-0\.10\d \S+ \S+ in tumour\\_2 Dice: refuted for these pairs "
+                        r"\(over the 30 test images that show it\)", told)
+    assert len(list(remarks.by_class(SimpleNamespace(run=run_of(TWO)), DataType.parse("Paste")))) == 2
+    one = run_of(params.validate({}))
+    assert list(remarks.by_class(SimpleNamespace(run=one), DataType.parse("Paste"))) == [], "the mean says it"
+    assert list(remarks.by_class(SimpleNamespace(run=SimpleNamespace(
+        params=p, finished=lambda name: None)), DataType.parse("Paste"))) == []
+    result = run.finished("augment")
+    result.images.loc[result.images["seed"] == 0, "dice_2"] -= 0.2 * (result.images["data_type"] != "Real")
+    (called, images, own), = opening.tests(run).classes
+    assert (called, images) == ("tumour_2", 30)
+    assert own.gain > 4 * detectable.own(result).gain, "by the spread of the class, which is wider"
+    mean, organ = [line for line in limits.of(p, tests=opening.tests(run)) if "from chance" in line]
+    assert mean.startswith("Gains in mean Dice over 2 classes below about ")
+    assert organ.startswith(fr"Gains in Dice of tumour\_2 below about {own.gain:.2f} cannot be told from "
+                            "chance by the spread of this run's own results, with 30 test images that ")
+
+
 def test_every_painted_type_that_was_tried_has_a_column():
     run = run_of(TWO)
     images = run.finished("augment").images
     unstyled = images[images["data_type"] == "2-Styled-Paint"].assign(data_type="2-Paint")
     run.finished("augment").images = pd.concat([images, unstyled])
-    assert list(byclass.table(run).frame.columns)[3:] == [
+    assert list(byclass.table(run).frame.columns)[4:] == [
         "pasted pairs (Paste)", "painted and styled pairs (2-Styled-Paint)", "painted pairs (2-Paint)"]
 
 

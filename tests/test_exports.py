@@ -34,7 +34,7 @@ from diffusegen_core.data.types import GAN, REAL, DataType
 from diffusegen_core.exports import cases, choosing, datacard, exporting, remarks, to_coco, to_nnunet
 from diffusegen_core.exports.cases import HELD, TEST, TRAIN, VALID, ExportSet
 from diffusegen_core.exports.exporting import FORMATS, export
-from diffusegen_core.report import answer, recommendation
+from diffusegen_core.report import answer, byclass, recommendation
 from diffusegen_core.store import files
 from diffusegen_core.store.workspace import Workspace
 
@@ -298,25 +298,29 @@ def test_the_card_tells_the_gain_of_each_exported_type(evaluated: Path, own: Pat
     monkeypatch.setattr(recommendation, "asked", lambda result, size: SimpleNamespace(
         pasting=None, painting=SimpleNamespace(first=SimpleNamespace(data_type=about))))
     monkeypatch.setattr(recommendation, "gain", lambda run, result, kind: (48, f"+0.1 of {kind}"))
+    monkeypatch.setattr(byclass, "painted", lambda run: ["**The lesion: nothing.**"])
     card = datacard.text(chosen, "", "")
     assert "| 2-Diff | 48 | +0.1 of 2-Diff |" in card
-    assert "What the run concludes: **Paste.**" in card
-    assert "What chapter 7 found: Paste." in list(remarks.lines(chosen))
+    assert "What the run concludes: **Paste.** **The lesion: nothing.**" in card
+    lines = list(remarks.lines(chosen))
+    assert "What chapter 7 found: Paste. The lesion: nothing." in lines
+    assert remarks.another(chosen) in lines, "what the card says of the mix, the command says as well"
     about = "2-Styled-Diff"
     assert "What the run concludes" not in datacard.text(chosen, "", ""), "it is about other pairs"
     told = "\n".join(remarks.lines(chosen))
     assert "What chapter 7 found: 2-Diff with 48 real pairs, +0.1 of 2-Diff" in told
     assert "in which synthetic pairs replace about half of the real ones trained on, and tested" in card
-    mix = f"This dataset is a different mix: all {len(run.pairs)} real pairs, and all synthetic ones"
+    mix = f"a different mix from those of chapter 7: all {len(run.pairs)} real pairs, and all synthetic ones"
     assert mix in card
     alone = datacard.text(choosing.choose(run, ["2-Diff"], real=False), "", "")
-    assert "This dataset is a different mix: no real pairs, and all synthetic ones" in alone
+    assert "a different mix from those of chapter 7: no real pairs, and all synthetic ones" in alone
     like = made_up.changed(run.params, augment={"rule": "add", "alpha": 1.0})
     whole = len(run.pairs)
     monkeypatch.setattr(recommendation, "gain", lambda run, result, kind: (whole, "+0.1"))
     monkeypatch.setattr(run, "params", like)
     as_tried = datacard.text(choosing.choose(run, ["2-Diff"]), "", "")
     assert "different mix" not in as_tried
+    assert "different mix" not in "\n".join(remarks.lines(choosing.choose(run, ["2-Diff"])))
     assert "synthetic pairs are added for all of the real ones trained on" in as_tried
     monkeypatch.setattr(recommendation, "gain", lambda run, result, kind: None)
     assert "has compared none of these pairs" in datacard.text(chosen, "", "")

@@ -81,13 +81,14 @@ def test_only_the_classes_that_are_painted_are_looked_at():
 def test_objects_that_stand_out_otherwise_are_told_with_what_may_help(
         levels: list[float], words: str, advice: str):
     run = run_of(REAL)
-    line, = objects.differing(run.params, run.pairs, sets(**{"1_Paint": levels}))
+    (kind, line), = objects.differing(run.params, run.pairs, sets(**{"1_Paint": levels}))
     assert words in line
     assert line.partition("(SD 4).")[2].startswith(advice)
     assert bool(line.partition("(SD 4).")[2]) == bool(advice)
     assert objects.paragraph(run, sets(**{"1_Paint": levels})).data == line
     made = {"data": run.pairs, "inpaint": SimpleNamespace(sets={"x": sets(**{"1_Paint": levels})[0]})}
-    assert objects.told(SimpleNamespace(params=run.params, finished=made.get)) == line
+    assert objects.found(SimpleNamespace(params=run.params, finished=made.get)) == [(kind, line)]
+    assert kind.name == "1-Paint"
 
 
 def test_objects_like_real_ones_are_not_mentioned_and_few_say_nothing():
@@ -97,7 +98,7 @@ def test_objects_like_real_ones_are_not_mentioned_and_few_say_nothing():
                          (REAL[:5], {"1_Paint": STRONG[:5]}), (REAL, {"1_Paint": []})):
         assert list(objects.differing(run.params, run_of(real).pairs, sets(**others))) == []
     for made in ({}, {"data": run.pairs}, {"inpaint": SimpleNamespace(sets={"x": sets(Paste=STRONG)[0]})}):
-        assert objects.told(SimpleNamespace(params=run.params, finished=made.get)) == ""
+        assert objects.found(SimpleNamespace(params=run.params, finished=made.get)) == []
 
 
 @pytest.mark.parametrize(("name", "values", "advice"), [
@@ -107,11 +108,14 @@ def test_objects_like_real_ones_are_not_mentioned_and_few_say_nothing():
     ("1-Paint", {"generators": 3}, " A smaller `inpaint.guidance_scale` (2 here) may mend that")])
 def test_the_advice_names_what_has_made_the_pairs(name: str, values: dict, advice: str):
     run = run_of(REAL, values)
-    line, = objects.differing(run.params, run.pairs, [Made(name, STRONG)])
+    (_, line), = objects.differing(run.params, run.pairs, [Made(name, STRONG)])
     assert line.partition("(SD 4).")[2].startswith(advice)
     assert bool(line.partition("(SD 4).")[2]) == bool(advice)
     first = " Synthetic pairs are of the first of 3 generators."
     assert objects.paragraph(run, [Made(name, STRONG)]).data.endswith(first) == ("generators" in values)
+    made = {"data": run.pairs, "inpaint": SimpleNamespace(sets=dict(enumerate([Made(name, STRONG)] * 2)))}
+    every = objects.found(SimpleNamespace(params=run.params, finished=made.get))
+    assert [words.endswith(first) for _, words in every] == [False, "generators" in values], "once is enough"
     assert objects.table(run, [Made(name, STRONG)], "x").caption.endswith(first) == ("generators" in values)
 
 
@@ -128,5 +132,5 @@ def test_every_type_has_a_row_beside_the_real_pairs():
 def test_several_painted_classes_are_named_together():
     values = {"data": {"source": "slices", "labels": {"1": "liver", "2": "cyst_2"}}}
     run = run_of(REAL, values, classes=2)
-    line, = objects.differing(run.params, run.pairs, [Made("1-Paint", STRONG, classes=2)])
+    (_, line), = objects.differing(run.params, run.pairs, [Made("1-Paint", STRONG, classes=2)])
     assert r"what is painted (liver, cyst\_2) stands out" in line

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_the_audit_looks_at_what_was_pasted_alone(whole: Run):
 
 
 def test_a_table_and_a_figure_show_them_beside_painted_pairs(whole: Run):
-    frame = baselines.table(whole.pasted, ["polyp"]).frame
+    frame = baselines.table(whole).frame
     assert frame["data type"].tolist() == BOTH
     drawn = baselines.figure(whole.pairs, whole.inpainted, whole.pasted)
     titles = [ax.get_title() for ax in drawn.axes if ax.get_title()]
@@ -197,7 +198,8 @@ def test_a_table_and_a_figure_show_them_beside_painted_pairs(whole: Run):
                for name in whole.pairs.names[:4])
     assert len(shown) == 2 * (4 * 3 + made)
     assert np.array_equal(shown[0].images[0].get_array(), whole.pairs.images[0].transpose(1, 2, 0))
-    assert baselines.table(None, []).frame.iloc[0].tolist() == ["none", baselines.NONE]
+    without = SimpleNamespace(pasted=None, params=whole.params)
+    assert baselines.table(without).frame.iloc[0].tolist() == ["none", baselines.NONE]
     assert baselines.NONE in baselines.figure(whole.pairs, whole.inpainted, None).axes[0].texts[0].get_text()
 
 

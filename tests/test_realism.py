@@ -3,14 +3,16 @@
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_claims import results
 
+from diffusegen_core.chapters import members
 from diffusegen_core.chapters.members import HELD_OUT
 from diffusegen_core.config import params
 from diffusegen_core.data.types import REAL, DataType
-from diffusegen_core.report import realism
+from diffusegen_core.report import realism, style_tables
 
 BEFORE, AFTER = DataType.parse("1-Paint"), DataType.parse("1-Styled-Paint")
 ORDER = ["FD", "precision", "density", "coverage"]
@@ -27,17 +29,18 @@ def evaluated(before: list[float], after: list[float], real: list[float] | None 
 
 
 def run_of(result: SimpleNamespace, means: dict[str, float] | None = None, complete: bool = True,
-           images: int = 60, noise: float = 0.02, tried: tuple[str, ...] = ()) -> SimpleNamespace:
+           images: int = 60, noise: float = 0.02, tried: tuple[str, ...] = (),
+           style: SimpleNamespace | None = None) -> SimpleNamespace:
     """A run with this result of chapter 5, planted means of chapter 6 as in `results`, and a chapter 7 that
     tried these types."""
     rows = results(means or {}, tests=("HyperKvasir", "PolypGen"), images=images, noise=noise)
     tests = [SimpleNamespace(name=name, groups=None) for name in rows["test_set"].unique()]
-    made = {"evaluate": result}
+    made = {"evaluate": result, **({"style": style} if style else {})}
     if means:
         made["segment"] = SimpleNamespace(images=rows, tests=tests, complete=complete)
     if tried:
         made["augment"] = SimpleNamespace(runs=pd.DataFrame({"data_type": ["Real", *tried, *tried]}))
-    return SimpleNamespace(params=params.validate({}), finished=made.get)
+    return SimpleNamespace(params=params.validate({}), finished=made.get, evaluated=result)
 
 
 def planted(before: float, after: float) -> dict[str, float]:
@@ -119,23 +122,80 @@ def test_pairs_that_are_not_plainly_unlike_real_ones_have_a_sentence_as_well(aft
     every = not list(realism.unlike(result))
     assert ("and painted and styled pairs (1-Styled-Paint, density 0.80" in told) == every
     assert ("density: how densely" in told) == every, "else the sentence before has told"
-    assert realism.told(result).data.endswith(told.replace("of chapter 5", "above"))
-    assert "of chapter 5" not in realism.told(result).data, "which is the page itself"
+    assert realism.told(run_of(result)).data.endswith(told.replace("of chapter 5", "above"))
+    assert "of chapter 5" not in realism.told(run_of(result)).data, "which is the page itself"
     assert told in list(realism.lines(run_of(result)))
     result.types = [REAL, AFTER]
     assert KEPT_ONLY[every] == [realism.KEPT in one for one in realism.others(result)], "all was painted anew"
     assert not list(realism.others(HARMED)), "nothing is held out, so nothing is known"
 
 
-def test_a_border_that_became_more_visible_is_told() -> None:
-    table = pd.DataFrame({"seam before": [11.2, 11.2, 11.21], "seam after": [17.0, 9.0, 11.24]},
-                         index=["1-Styled-Paint", "Full-Styled-Paint", "2-Styled-Paint"])
-    told, = realism.seams(SimpleNamespace(table=table))
-    assert "in 1-Styled-Paint: the contrast there rose from 11.2 to 17.0 grey levels." in told
+def styled_from(before: float, after: float) -> SimpleNamespace:
+    """Chapter 4 with these mean contrasts at the borders of one styled type."""
+    manifest = pd.DataFrame({"seam_before": [before - 1, before + 1], "seam_after": [after - 1, after + 1]})
+    return SimpleNamespace(sets={AFTER: SimpleNamespace(manifest=manifest, data_type=AFTER)})
+
+
+SEAM = ("Styling made the border of the filled region more visible in 1-Styled-Paint: the contrast there "
+        "rose from 11.2 to 17.0 grey levels")
+
+
+@pytest.mark.parametrize(("before", "after", "real", "told"), [
+    (11.2, 17.0, 12.04, f"{SEAM}; the real sources have 12.0 at the same place."),
+    (11.2, 17.0, float("nan"), f"{SEAM}."), (11.2, 9.0, 5.0, ""), (11.21, 11.24, 5.0, ""),
+    (11.2, 17.0, 16.0, "")], ids=["more", "no picture is known", "less", "hardly more", "as real pictures"])
+def test_a_border_that_became_more_visible_than_real_pictures_are_is_told(
+        before: float, after: float, real: float, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style_tables, "natural", lambda run, one: real)
+    run = run_of(HARMED, style=styled_from(before, after))
+    assert list(realism.seams(run)) == [(AFTER, told)] * bool(told)
+    assert (realism.styled(run).data if told else realism.styled(run)) == (f"**{told}**" if told else None)
+
+
+def test_what_speaks_against_objects_is_part_of_one_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style_tables, "natural", lambda run, one: 12.04)
+    result = evaluated([240, 0.9, 0.9, 0.5], [250, 0.9, 0.8, 0.4], [180, 0.7, 1.05, 0.49])
+    run = run_of(result, style=styled_from(11.2, 17.0))
+    fine, off = realism.lines(run)
+    assert "1-Paint" in fine
+    assert "1-Styled-Paint" not in fine, "which is not said to be like real ones"
+    assert off.startswith("Painted and styled pairs (1-Styled-Paint, density 0.80, coverage 0.40, FD 250) "
+                          "differ from real ones where they were painted, though not plainly as whole pictur")
+    assert off.endswith(f"(other real pairs: density 1.05, coverage 0.49, FD 180). {SEAM}; the real sources "
+                        "have 12.0 at the same place.")
+    assert off.replace("of chapter 5", "above") in realism.told(run).data, "chapter 5 says it as well"
+    unlike = evaluated([240, 0.9, 0.9, 0.5], [250, 0.9, 0.02, 0.1], [180, 0.7, 1.05, 0.49])
+    lines = list(realism.lines(run_of(unlike, style=styled_from(11.2, 17.0))))
+    assert lines[0].startswith("Painted and styled pairs (1-Styled-Paint) do not look like real ones")
+    assert lines[-1].startswith(SEAM), "beside what the figures say, which is worse"
+    alone = SimpleNamespace(params=run.params, finished={"style": styled_from(11.2, 17.0)}.get)
+    assert [line[:len(SEAM)] for line in realism.lines(alone)] == [SEAM], "before chapter 5 is made"
+
+
+def test_the_contrast_of_real_pictures_is_that_at_the_same_border(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.zeros((2, 3, 8, 8), np.uint8)
+    images[0, :, :, 4:], images[1, :, :, 4:] = 100, 20
+    filled = np.zeros((8, 8), np.uint8)
+    filled[:, 4:] = 1
+    monkeypatch.setattr(members, "of_set", lambda *given: SimpleNamespace(
+        sources=np.array([0, 1, -1, 0]), regions=np.stack([filled] * 4)))
+    run = SimpleNamespace(pairs=SimpleNamespace(images=images), params=params.validate({}))
+    rows = pd.DataFrame({"source": ["a", "b", "", "a"]})
+
+    class Made(SimpleNamespace):
+        def __len__(self) -> int:
+            return 4
+
+    one = Made(manifest=rows, data_type=AFTER, folder=None)
+    assert style_tables.natural(run, one) == pytest.approx((100 + 20 + 100) / 3)
+    one.manifest = rows.assign(picture=["a", "c", "", "d"])
+    assert style_tables.natural(run, one) == 100, "of the pictures that were painted into"
+    one.manifest = rows.assign(picture="d")
+    assert np.isnan(style_tables.natural(run, one))
 
 
 def test_a_page_has_a_paragraph_only_where_there_is_something_to_say() -> None:
-    page = realism.told(HARMED).data
+    page = realism.told(run_of(HARMED)).data
     assert page == (f"**{FARTHER}Whether networks learn more from them all the same, the first page says.**")
-    assert realism.told(evaluated([240, 0.94, 1, 1], [120, 0.5, 1, 1])) is None
+    assert realism.told(run_of(evaluated([240, 0.94, 1, 1], [120, 0.5, 1, 1]))) is None
     assert not list(realism.lines(SimpleNamespace(finished=lambda name: None)))

@@ -119,7 +119,7 @@ def test_the_chapter_keeps_the_masks_and_loads_no_vgg(run_of: Callable[..., Para
     one, origin = result.sets[STYLED], run.inpainted.sets[STYLED.inpainted]
     assert len(one) == len(origin) > 0
     assert "mask_dice" not in one.manifest, "no mask was drawn"
-    assert "mask Dice" not in style_tables.styled(result).frame
+    assert "mask Dice" not in style_tables.styled(run).frame
     for name in one.manifest["name"]:
         (image, mask), (before, kept) = (pairsets.read_pair(f, name) for f in (one.folder, origin.folder))
         assert np.array_equal(mask, kept)

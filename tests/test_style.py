@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -181,7 +182,7 @@ def test_the_page_of_a_run_in_which_nothing_was_styled(tmp_path: Path) -> None:
                           "net", "vgg")
     p = params.validate({})
     assert style_tables.method(p, result)._repr_markdown_()
-    assert style_tables.styled(result)._repr_markdown_()
     no_pairs = dataset.gather([], np.zeros((0, 3, 8, 8)), np.zeros((0, 1, 8, 8)))
+    assert style_tables.styled(SimpleNamespace(styled=result, pairs=no_pairs, params=p))._repr_markdown_()
     for figure in (figures.guidance(p, result), figures.styling(no_pairs, result)):
         assert "No image" in figure.axes[0].texts[0].get_text()

@@ -13,6 +13,7 @@ from PIL import Image
 from diffusegen_core.chapters.trained import Trained, TrainedModel
 from diffusegen_core.config import params
 from diffusegen_core.config.text import duration
+from diffusegen_core.data import dataset
 from diffusegen_core.parallel import fanout
 from diffusegen_core.report import baselines, evaluate_tables, published, style_tables, tables
 from diffusegen_core.run import Run
@@ -100,6 +101,12 @@ def test_a_table_that_goes_on_beside_the_window_has_a_shadow_on_that_side(
     assert shown[3, 280:300].min() == 255, "nothing lies over the caption"
 
 
+def test_columns_in_which_nothing_is_told_are_left_out():
+    frame = pd.DataFrame({"pairs": [1, 1], "models": [1, 1], "without an object": [0, 2]})
+    assert list(tables.without_idle(frame)) == ["pairs", "without an object"], "one model, but lost pairs"
+    assert list(tables.without_idle(frame.assign(models=[1, 3]))) == list(frame)
+
+
 @pytest.mark.parametrize(("labels", "chosen", "whose"), [
     (None, None, "of the image."),
     ({"1": "liver", "2": "lesion"}, ["lesion"], "of the masks of lesion alone."),
@@ -114,8 +121,17 @@ def test_areas_say_of_which_classes_they_are(labels: dict | None, chosen: list[s
     table = tables.inpainted(SimpleNamespace(params=p, inpainted=made))
     assert table.caption.endswith(whose)
     assert table.frame["smallest mask after, px"].tolist() == ["1"]
-    pasted = baselines.table(SimpleNamespace(table=mean), p.data.classes)
-    assert ("all classes together" in pasted.caption) == (labels is not None), "a mask marks all of them"
+    masks = np.zeros((2, len(p.data.classes), 4, 4), np.uint8)
+    masks[:, 0] = 1  # all of both pictures
+    masks[0, -1:, 0], masks[0, :-1, 0] = 1, 0
+    pairs = dataset.gather(["a", "b"], np.zeros((2, 3, 4, 4), np.uint8), masks)
+    table = mean.assign(**{"mean area before": 0.7, "mean area pasted": 0.1})
+    sets = {"Paste": SimpleNamespace(manifest=pd.DataFrame({"source": ["a", "a", "b", "a"]}))}
+    pasted = baselines.table(SimpleNamespace(params=p, pairs=pairs, pasted=SimpleNamespace(
+        table=table, sets=sets)))
+    assert pasted.caption.endswith(whose.replace("of all", "of the masks of all"))
+    assert pasted.frame["mean area before"].tolist() == ["0.188" if chosen else "0.700"], "3/4 of a quarter"
+    assert ("mean area after" in pasted.frame) == (chosen is None)
 
 
 @pytest.mark.parametrize(("name", "generators", "seconds"), [
@@ -140,8 +156,8 @@ def test_the_name_of_a_weights_file_stays_text_in_a_caption():
     copies = pd.DataFrame({"share": [0.0]}, index=pd.Index(["Real"], name="data type"))
     audited = SimpleNamespace(copies=copies, held_out=SimpleNamespace(pairs=None), backbone=hostile)
     steps = pd.DataFrame([{"step": step, **dict.fromkeys(style_tables.LOSSES, 1.0)} for step in (1, 2)])
-    styled = SimpleNamespace(steps={"2-Styled-Diff": steps}, backbone=hostile, vgg=hostile, table=copies)
-    for shown in (evaluate_tables.copies(audited), style_tables.styled(styled),
+    styled = SimpleNamespace(steps={"2-Styled-Diff": steps}, backbone=hostile, vgg=hostile, table=copies[:0])
+    for shown in (evaluate_tables.copies(audited), style_tables.styled(SimpleNamespace(styled=styled)),
                   style_tables.method(params.Params(), styled)):
         text = shown._repr_markdown_().split("\n")[0]
         assert "&lt;b&gt;\\`x\\`\\{numref\\}\\$.pth" in text
@@ -155,6 +171,9 @@ def test_the_schedule_and_the_network_stand_beside_the_published_ones(nano_param
     guided = tables.repaint(changed(nano_params, inpaint={"masks": "own", "guidance_scale": 2.0}))
     assert guided.frame["this run"].tolist() == ["4", "2", "2", "8", "12"]
     network = tables.network(nano_params).frame.set_index("")
+    windows = changed(nano_params, data={"window": 2.0, "window_size": 16})
+    assert tables.network(windows).frame.set_index("").loc["size of windows", "this run"] == "16"
+    assert "image size" in network.index
     assert network.loc["parameters", "the paper"] == "526.56 M"
     assert (network["this run"] != "").all()
 

@@ -154,26 +154,15 @@ def _worth(chosen: ExportSet) -> str:
     gains = remarks.gains(chosen)
     if not gains:
         return "Not known: chapter 7 of the run has compared none of these pairs with real pairs alone."
-    rows = [[kind.name, str(size), text] for kind, (size, text) in gains.items()]
-    conclusion = remarks.conclusion(chosen)
-    return (table(["data type", "real pairs", "gain over the real pairs alone"], rows) +
+    rows = [[kind.name, str(size), told] for kind, (size, text) in gains.items()
+            for told in (text, *remarks.by_class(chosen, kind))]
+    conclusion, another = remarks.conclusion(chosen), remarks.another(chosen)
+    said = (table(["data type", "real pairs", "gain over the real pairs alone"], rows) +
             "\n\nThese are gains of networks that were trained on sets of so many real pairs, in which "
             f"{naming.mixing(run.params.augment)}, and tested on images that no part of the run has seen; "
             "with 95 % intervals and a verdict by a rule."
-            f"{f' What the run concludes: {conclusion}' if conclusion else ''}"
-            f"{_another(chosen, max(size for size, _ in gains.values()))}")
-
-
-def _another(chosen: ExportSet, size: int) -> str:
-    """How the exported mix differs from the one compared on sets of `size`; "" where it does not."""
-    p, pairs = chosen.run.params, len(chosen.run.pairs)
-    most = max(p.augment.ratios or [p.inpaint.samples])
-    if (p.augment.rule == "add" and p.augment.alpha == 1 and size >= pairs and most >= p.inpaint.samples
-            and chosen.real and len(chosen.sets) == 1 and not chosen.further):
-        return ""
-    real = f"all {pairs} real pairs" if chosen.real else "no real pairs"
-    return (f"\n\nThis dataset is a different mix: {real}, and all synthetic ones of the data types above. "
-            "Training on exactly this mix was not tested.")
+            f"{f' What the run concludes: {conclusion}' if conclusion else ''}")
+    return "\n\n".join(filter(None, [said, another]))
 
 
 def _told(p: Params, kinds: Collection[DataType]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from diffusegen_core.data import patients, sidecars
 from diffusegen_core.data.types import DataType
 from diffusegen_core.exports import choosing
 from diffusegen_core.exports.cases import ExportSet
-from diffusegen_core.report import recommendation
+from diffusegen_core.report import byclass, recommendation
 from diffusegen_core.report.tables import unescaped
 
 
@@ -26,6 +26,8 @@ def lines(chosen: ExportSet) -> Iterator[str]:
     if not chosen.sets:
         return
     yield f"What chapter 7 found: {unescaped(_found(chosen).replace('**', ''))}"
+    if told := another(chosen):
+        yield told
     if chosen.real:
         yield "To export the real pairs alone: --types Real."
 
@@ -57,6 +59,30 @@ def gains(chosen: ExportSet) -> dict[DataType, tuple[int, str]]:
     return {kind: one for kind, one in told.items() if one}
 
 
+def by_class(chosen: ExportSet, kind: DataType) -> Iterator[str]:
+    """The gain of an exported type in each painted class of several, in words, as MyST."""
+    run, result = chosen.run, chosen.run.finished("augment")
+    if result is None:
+        return
+    for _, column, shown in byclass.each_painted(result, run.params):
+        if one := recommendation.gain(run, result, kind, shown, column):
+            yield f"{one[1]} (over the {shown['image'].nunique()} test images that show it)"
+
+
+def another(chosen: ExportSet) -> str:
+    """How the exported mix differs from the one that chapter 7 compared; "" where it does not, or where it
+    compared none of its pairs."""
+    p, pairs, known = chosen.run.params, len(chosen.run.pairs), gains(chosen)
+    most = max(p.augment.ratios or [p.inpaint.samples])
+    if not known or (p.augment.rule == "add" and p.augment.alpha == 1 and most >= p.inpaint.samples
+                     and max(size for size, _ in known.values()) >= pairs and chosen.real
+                     and len(chosen.sets) == 1 and not chosen.further):
+        return ""
+    real = f"all {pairs} real pairs" if chosen.real else "no real pairs"
+    return (f"This dataset is a different mix from those of chapter 7: {real}, and all synthetic ones of the "
+            "data types in it. Training on exactly this mix was not tested.")
+
+
 def conclusion(chosen: ExportSet) -> str:
     """What the run concludes, as MyST, if that is about one of the exported types; else ""."""
     known, result = gains(chosen), chosen.run.finished("augment")
@@ -64,7 +90,9 @@ def conclusion(chosen: ExportSet) -> str:
         return ""
     asked = recommendation.asked(result, max(size for size, _ in known.values()))
     about = {one.first.data_type for one in (asked.pasting, asked.painting) if one}
-    return recommendation.of(chosen.run) if about & {kind.name for kind in known} else ""
+    if not about & {kind.name for kind in known}:
+        return ""
+    return " ".join(filter(None, [recommendation.of(chosen.run), *byclass.painted(chosen.run)]))
 
 
 def _found(chosen: ExportSet) -> str:

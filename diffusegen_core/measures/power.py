@@ -128,12 +128,14 @@ class Own(NamedTuple):
     """With how many seeds or generators, by a run's own spread cautiously; None for more than MOST."""
 
 
-def limit(seeds: int, images: int, generators: int, together: str = "", own: Own | None = None) -> str:
+def limit(seeds: int, images: int, generators: int, together: str = "", own: Own | None = None,
+          measure: str = "Dice", of: str = "") -> str:
     """The gain that a run of so many seeds and test images will not detect, and what a gain of GAIN would
     take, as sentences; "" with one seed.
 
     `together`: what several of the images are of one of, as "patient"; "" where each is of another. `own`,
-    the run's own spread, knows of this; None before a run has any, whose place an earlier run's takes.
+    the run's own spread, knows of this; None before a run has any, whose place an earlier run's takes. The
+    gain is in `measure`; `of` says which test images these are, as " that show it".
     """
     assumed, spread_of, count = _assumed(seeds, images, generators)
     told = own or Own(smallest(assumed, spread_of, count), count, *plan(assumed, spread_of))
@@ -146,8 +148,9 @@ def limit(seeds: int, images: int, generators: int, together: str = "", own: Own
     higher = f"the limit is higher{', and such a gain takes more' if takes else ''}"
     several = (f" Several of these images are of one {together}, so {higher}."
                if together and own is None else "")
-    return (f"Gains in Dice below about {told.gain:.2f} cannot be told from chance{spread}, with "
-            f"{counted(images, 'test image')} and {counted(seeds, 'repetition')}{pairs_of}.{takes}{several}")
+    tests = f"{counted(images, 'test image')}{of}"
+    return (f"Gains in {measure} below about {told.gain:.2f} cannot be told from chance{spread}, with "
+            f"{tests} and {counted(seeds, 'repetition')}{pairs_of}.{takes}{several}")
 
 
 def _takes(own: Own, images: int, unit: str, by: str) -> str:

@@ -231,11 +231,15 @@ def copied(result: Evaluated, p: Params) -> Answer | None:
                CANNOT_TELL if nearcopies.blind(result, p) else NO_MORE if high < SMALLEST else UNDECIDED)
     more = (f"; the most suspect of {len(judged)} painted types, so the interval is wider"
             if len(judged) > 1 else "")
+    why = {UNDECIDED: "; the interval allows for chance alone, and for copies",
+           CANNOT_TELL: "; the difference may be chance, as its interval does not lie above 0, but the audit "
+                        "could not clear the pairs anyway, as it may miss their copies"}.get(verdict, "")
     return Answer(COPIES, verdict, (
         f"{hits} of {images} {named(kind)} are flagged as near-copies ({hits / images:.1%}), "
         f"and {chance} of {null} images filled with an object that no model has seen ({chance / null:.1%}): "
         f"a difference of {hits / images - chance / null:+.1%} [{low:+.1%}, {high:+.1%}] if the pairs of a "
-        f"source count as one{more}{of_first(p)}{nearcopies.unfound(result, p, kind)}").replace("%", " %"))
+        f"source count as one{more}{why}{of_first(p)}"
+        f"{nearcopies.unfound(result, p, kind)}").replace("%", " %"))
 
 
 def of_first(p: Params) -> str:

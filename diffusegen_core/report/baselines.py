@@ -7,24 +7,36 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from diffusegen_core.chapters import scenes
 from diffusegen_core.chapters.inpaint import Inpainted
 from diffusegen_core.chapters.paste import Pasted
+from diffusegen_core.data import planes
 from diffusegen_core.data.dataset import Pairs
 from diffusegen_core.data.excerpts import spread
 from diffusegen_core.data.pairsets import PairSet, read_pair
 from diffusegen_core.report.figures import BLOCKS, board, legend, nothing, pair
-from diffusegen_core.report.tables import Table, show
+from diffusegen_core.report.tables import Table, escaped, show, without_idle
+from diffusegen_core.run import Run
 
 NONE = "inpaint.baselines is not set"
-BEFORE = (", before and after of all classes together, so that an object which is pasted into another class "
-          "does not change them")
+CAPTION = "Pairs of this run that no model painted."
 
 
-def table(result: Pasted | None, classes: Sequence[str]) -> Table:
-    """One row per data type; where the run has none, one row that says so. `classes` as data.classes."""
-    frame = pd.DataFrame([{"data type": "none", "why": NONE}]) if result is None else result.table
-    return show(frame, "inpaint-pasted", "Pairs of this run that no model painted. Areas are shares of the "
-                f"image{BEFORE if len(classes) > 1 else ''}.",
+def table(run: Run) -> Table:
+    """One row per data type; where the run has none, one row that says so."""
+    result, p = run.pasted, run.params
+    if result is None:
+        return show(pd.DataFrame([{"data type": "none", "why": NONE}]), "inpaint-pasted", CAPTION)
+    frame, whose = without_idle(result.table), ""
+    if which := scenes.chosen(p.inpaint, p.data):  # the area of all classes stays if one lies in another
+        whose = f", of the masks of {escaped(' and '.join(p.inpaint.classes or ()))} alone"
+        masks = planes.union(planes.only(run.pairs.masks, which))
+        areas = dict(zip(run.pairs.names, masks.mean(axis=(1, 2)), strict=True))
+        before = [one.manifest["source"].map(areas).mean() for one in result.sets.values()]
+        frame = frame.drop(columns="mean area after").assign(**{"mean area before": before})
+    elif len(p.data.classes) > 1:
+        whose = ", of the masks of all classes together"
+    return show(frame, "inpaint-pasted", f"{CAPTION} Areas are shares of the image{whose}.",
                 {column: ".3f" for column in frame if "area" in column})
 
 

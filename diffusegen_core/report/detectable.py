@@ -19,7 +19,8 @@ NOT_KNOWN = "not known"
 def seeds_needed(result: Tested, name: str) -> Table:
     """How many seeds a gain of `power.GAIN` would need, test set by test set; for pairs by several
     generators, how many generators, as a verdict then rests on their means."""
-    tried = [(key, gain, *intervals.independent(gain, owners), owners) for key, gain, owners in gains(result)]
+    tried = [(key, gain, *intervals.independent(gain, owners), owners)
+             for key, gain, owners in gains(result.images)]
     several = any(generators > 1 for *_, generators, _ in tried)
     rows = []
     for key, gain, each, seeds, generators, owners in tried:
@@ -51,16 +52,16 @@ def seeds_needed(result: Tested, name: str) -> Table:
     return show(plain(frame), name, text.replace("%", " %"), digits)
 
 
-def own(result: Tested) -> power.Own | None:
-    """What the spread of the run's own results says about its verdict on painted pairs beside the largest set
-    of real ones, or on pasted ones where none were painted. None where nothing of the kind was tried, or with
-    one seed."""
+def own(result: Tested, images: pd.DataFrame | None = None, measure: str = "dice") -> power.Own | None:
+    """What the spread of the run's own results, these rows of its images and one of their columns, says about
+    its verdict on painted pairs beside the largest set of real ones, or on pasted ones where none were
+    painted. None where nothing of the kind was tried, or with one seed."""
     size, test_set = int(result.images["size"].max()), claims.own_test(result.images)
     asked = recommendation.asked(result, size)
     if (main := asked.painting or asked.pasting) is None:
         return None
     wanted = size, DataType.parse(main.first.data_type).name, main.first.ratio, test_set
-    for key, gain, owners in gains(result):
+    for key, gain, owners in gains(result.images if images is None else images, measure):
         if key == wanted:
             each, *_ = intervals.independent(gain, owners)
             spread, cautious = power.deviation(each)

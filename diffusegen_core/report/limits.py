@@ -55,6 +55,8 @@ class Tests(NamedTuple):
     """What networks trained on the most real pairs alone reach there; None where there are none."""
     unseen: float | None = None
     """The mean agreement of the filter's networks with the masks of real pairs that they had not seen."""
+    classes: tuple[tuple[str, int, power.Own], ...] = ()
+    """Each painted class of several, how many images show it, and what these show as `own` does."""
 
 
 def of(p: Params, made: Collection[str] = tuple(NUMBERS), pairs: Pairs | None = None,
@@ -149,8 +151,12 @@ def _turned(p: Params) -> str:
 def _of_gains(p: Params, seeds: int, tests: Tests | None) -> Iterator[str]:
     """The smallest gain that can be told from chance, as `diffusegen new` says it before a run."""
     generators = power.generators_of(seeds, p.generators, p.augment.generator_sees)
-    if tests and (limit := power.limit(seeds, tests.images, generators, tests.together, tests.own)):
+    measure = captioned(p) if len(p.data.classes) > 1 else "Dice"
+    if tests and (limit := power.limit(seeds, tests.images, generators, tests.together, tests.own, measure)):
         yield limit
+    for called, images, own in tests.classes if tests else ():
+        yield power.limit(seeds, images, generators, own=own, measure=f"Dice of {escaped(called)}",
+                          of=" that show it")
 
 
 def _visible(p: Params, seeds: Mapping[str, int], tests: Tests) -> float:

@@ -39,22 +39,21 @@ def table(run: Run, sets: Iterable[PairSet], name: str) -> Table:
 
 def paragraph(run: Run, sets: Iterable[PairSet]) -> Markdown | None:
     """The sentences of `differing` as a paragraph; None where there are none."""
-    sentences = list(differing(run.params, run.pairs, sets))
+    sentences = [words for _, words in differing(run.params, run.pairs, sets)]
     return Markdown(" ".join([*sentences, _first(run.params).strip()]).strip()) if sentences else None
 
 
-def told(run: Run) -> str:
-    """The same of everything that the run has painted and styled, for the front page; "" where it says
-    nothing."""
+def found(run: Run) -> list[tuple[DataType, str]]:
+    """The sentences on everything that the run has painted and styled, with the data type of each."""
     pairs, done = run.finished("data"), [run.finished(name) for name in ("inpaint", "style")]
     sets = [one for result in done if result for one in result.sets.values()]
-    sentences = list(differing(run.params, pairs, sets)) if sets and pairs is not None else []
-    return "\n\n".join(sentences) + _first(run.params) if sentences else ""
+    every = list(differing(run.params, pairs, sets)) if sets and pairs is not None else []
+    return [(kind, f"{words}{_first(run.params) if words is every[-1][1] else ''}") for kind, words in every]
 
 
-def differing(p: Params, pairs: Pairs, sets: Iterable[PairSet]) -> Iterator[str]:
-    """A sentence in MyST for each set whose objects differ from those of real pairs in their contrast to the
-    surroundings: by more than APART standard deviations of these."""
+def differing(p: Params, pairs: Pairs, sets: Iterable[PairSet]) -> Iterator[tuple[DataType, str]]:
+    """The data type and a sentence in MyST for each set whose objects differ from those of real pairs in
+    their contrast to the surroundings: by more than APART standard deviations of these."""
     measured = [one for one in _measured(p, pairs, sets) if len(one[1]) >= FEWEST]
     if not measured or measured[0][0] != REAL:
         return
@@ -65,7 +64,8 @@ def differing(p: Params, pairs: Pairs, sets: Iterable[PairSet]) -> Iterator[str]
         if abs(mine - usual) > APART * deviation:
             how = "the other way" if mine * usual < 0 else "more" if abs(mine) > abs(usual) else "less"
             than = "" if mine * usual < 0 else " than in real ones"
-            yield (f"In {escaped(named(kind))} {_object(p)} stands out {how}{than}: on average it is "
+            yield kind, (
+                   f"In {escaped(named(kind))} {_object(p)} stands out {how}{than}: on average it is "
                    f"{_level(mine)} than its surroundings, and in real pairs {_level(usual)} (SD "
                    f"{deviation:.0f}).{_advice(p, kind, how)}")
 

@@ -4,8 +4,9 @@ A part that cannot be shown, because the run has not made it or its files were c
 that says so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from matplotlib.figure import Figure
 
 from diffusegen_core import __version__
 from diffusegen_core.config.errors import UserError
-from diffusegen_core.config.params import Params, relative
+from diffusegen_core.config.params import Params
 from diffusegen_core.config.text import counted
+from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.data.types import REAL
+from diffusegen_core.measures import power
 from diffusegen_core.report import (
     answer,
     byclass,
@@ -26,10 +29,10 @@ from diffusegen_core.report import (
     detectable,
     keynumbers,
     limits,
-    objects,
     realism,
     recommendation,
     showcase,
+    style_tables,
     tables,
     unfinished,
 )
@@ -78,10 +81,18 @@ def tests(run: Run) -> limits.Tests | None:
             apart = len({groups.of[name] for name in names}) if groups else len(names)
             alike = groups is not None and apart < len(names)
             small = run.finished("augment")
-            spread = detectable.own(small) if small and recommendation.comparable(small) else None
-            return limits.Tests(len(names), groups.kind if groups and alike else "", apart * alike, spread,
-                                _alone(run.params, small or result, own), _unseen(run))
+            compared = small if small and recommendation.comparable(small) else None
+            return limits.Tests(len(names), groups.kind if groups and alike else "", apart * alike,
+                                detectable.own(compared) if compared else None,
+                                _alone(run.params, small or result, own), _unseen(run),
+                                tuple(_of_classes(run.params, compared)) if compared else ())
     return None
+
+
+def _of_classes(p: Params, result: Tested) -> Iterator[tuple[str, int, power.Own]]:
+    for called, column, shown in byclass.each_painted(result, p):
+        if spread := detectable.own(result, shown, column):
+            yield called, shown["image"].nunique(), spread
 
 
 def _alone(p: Params, result: Tested, test_set: str) -> limits.Alone | None:
@@ -127,9 +138,9 @@ def _answers(run: Run) -> str:
         return ""
     table = answer.table(run, "front-answers", verdicts)
     classes = byclass.table(run)
-    parts = [recommendation.of(run), *byclass.painted(run), *byclass.unlearned(run), *realism.lines(run),
-             _part(run, lambda: objects.told(run)), classes._repr_markdown_() if classes else "",
-             table._repr_markdown_()]
+    looks = _part(run, lambda: "\n\n".join(realism.lines(run)))
+    parts = [recommendation.of(run), *byclass.painted(run), *byclass.unlearned(run), looks,
+             classes._repr_markdown_() if classes else "", table._repr_markdown_()]
     return "\n\n".join(filter(None, parts))
 
 
@@ -179,13 +190,19 @@ def _extremes(run: Run) -> str:
     better = "higher" if ranking.measure.higher_is_better else "lower"
     told = (f"The {first} and the {last} of {of}, by {ranking.measure.words} ({better} is better). The "
             "outline is the mask.") if ranking.judges else (
-        f"Of {of}, those with the {first} and the {last} {ranking.measure.words}. {SMOOTHEST} A low contrast "
-        f"means only that the filling meets the picture around it: one that shows no {what} at all can have "
-        f"the lowest. Whether the {what} is where the mask says, a filter judges: `diffusegen filter "
-        f"{relative(run.folder)}`; with few training pairs its networks judge poorly themselves.")
+        f"Of {of}, those with the {first} and the {last} {ranking.measure.words}.{_natural(run, ranking.of)} "
+        f"{SMOOTHEST} A low contrast means only that the filling meets the picture around it: one that shows "
+        f"no {what} at all can have the lowest. Whether the {what} is where the mask says, a filter judges "
+        "(chapter 5).")
     alt = (f"The {first} pairs above the {last} ones, with the outlines of their masks" if ranking.judges else
            f"Pairs with the {first} contrast above those with the {last}, with outlines of mask and region")
     return _figure(ENDS, alt, told)
+
+
+def _natural(run: Run, one: PairSet) -> str:
+    """How large that contrast is in real pictures, a sentence; "" where that is not known."""
+    real = style_tables.natural(run, one)
+    return "" if isnan(real) else f" The real pictures have {real:.1f} on average at the same places."
 
 
 def _draw(run: Run, name: str, draw: Callable[[Run], Figure]) -> None:

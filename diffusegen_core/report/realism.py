@@ -1,6 +1,7 @@
 """Whether synthetic pairs look like real ones, and what styling did to them, by a run's own measures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import isnan
 
 import pandas as pd
 from IPython.display import Markdown
@@ -8,10 +9,9 @@ from IPython.display import Markdown
 from diffusegen_core.chapters import augment
 from diffusegen_core.chapters.evaluate import Evaluated
 from diffusegen_core.chapters.members import HELD_OUT
-from diffusegen_core.chapters.style import Styled
 from diffusegen_core.data.types import REAL, DataType
 from diffusegen_core.measures.manifolds import COVERAGE, DENSITY, PRECISION
-from diffusegen_core.report import claims, recommendation
+from diffusegen_core.report import claims, objects, recommendation, style_tables
 from diffusegen_core.report.comparisons import Comparison, Net
 from diffusegen_core.report.naming import captioned, named, sentence
 from diffusegen_core.report.paperclaims import STYLING
@@ -31,27 +31,34 @@ PLAINLY = 0.1  # share of what held-out real pairs reach, below which pairs plai
 def lines(run: Run) -> Iterator[str]:
     """What chapters 5 and 6 say of how real the run's synthetic pairs look, as sentences in MyST, for the
     front page; none where they say nothing, or are not made."""
-    if (by_chapter_4 := run.finished("style")) is not None:
-        yield from seams(by_chapter_4)
-    if (result := run.finished("evaluate")) is not None:
-        yield from unlike(result)
-        yield from others(result)
-        for before, after, words in moved(result):
-            yield f"{words} {_better(run, before, after)}.{_untried(run, before)}"
+    result, found = run.finished("evaluate"), _found(run)
+    if result is None:
+        yield from (words for _, words in found)
+        return
+    yield from unlike(result)
+    yield from others(result, found)
+    for before, after, words in moved(result):
+        yield f"{words} {_better(run, before, after)}.{_untried(run, before)}"
 
 
-def told(result: Evaluated) -> Markdown | None:
-    """Chapter 5: what its own figures say, as a paragraph. A page says nothing of later chapters' results,
-    which may change without it."""
+def _found(run: Run) -> list[tuple[DataType, str]]:
+    """What speaks against what was painted and styled, by the measures of chapters 3 and 4."""
+    return [*seams(run), *objects.found(run)]
+
+
+def told(run: Run) -> Markdown | None:
+    """Chapter 5: what its own figures say, with those of chapters 3 and 4, as a paragraph. A page says
+    nothing of later chapters' results, which may change without it."""
+    result = run.evaluated
     against = _paragraph([*unlike(result), *(f"{words} Whether networks learn more from them all the same, "
                                              "the first page says." for *_, words in moved(result))])
-    text = "\n\n".join([*([against.data] if against else []), *others(result)])
+    text = "\n\n".join([*([against.data] if against else []), *others(result, _found(run))])
     return Markdown(text.replace("the figures of chapter 5", "the figures above")) if text else None
 
 
-def styled(result: Styled) -> Markdown | None:
+def styled(run: Run) -> Markdown | None:
     """Chapter 4: what its own measures say against styling, as a paragraph."""
-    return _paragraph(list(seams(result)))
+    return _paragraph([words for _, words in seams(run)])
 
 
 def unlike(result: Evaluated) -> Iterator[str]:
@@ -66,23 +73,36 @@ def unlike(result: Evaluated) -> Iterator[str]:
                    f"chapter 5: {figures}, where other real pairs reach {reached}.")
 
 
-def others(result: Evaluated) -> Iterator[str]:
+def others(result: Evaluated, found: Sequence[tuple[DataType, str]] = ()) -> Iterator[str]:
     """What the same figures and the Fréchet distance say of all synthetic types that are not `unlike` real
-    ones, and how little that is; nothing where there are no other real pairs to compare with."""
+    ones, and how little that is; with what was `found` to speak against a type, in one judgement. What was
+    found of other types follows. No figures where there are no other real pairs to compare with."""
     metric, every = result.metrics.frechet, list(_beside_real(result))
+    rows = [one for one in every if not _plainly_unlike(*one[1:])]
+    against = {kind for kind, _ in found}
 
     def figures(means: dict[str, float]) -> str:
         digits = {**dict.fromkeys(MEANING, ".2f"), metric: ".4g"}
         return ", ".join(f"{name} {number(means[name], digits[name])}" for name in digits if name in means)
 
-    if rows := [one for one in every if not _plainly_unlike(*one[1:])]:
-        *first, last = (escaped(named(kind, figures(mine))) for kind, mine, _ in rows)
-        told = " and ".join(filter(None, [", ".join(first), last]))
-        meaning = "; ".join(f"{name}: {words}" for name, words in MEANING.items())
-        kept = any(kind.is_pasted or (kind.is_painted and not kind.is_styled) for kind, *_ in rows)
-        yield (f"By the figures of chapter 5, {told} are not plainly unlike real ones (other real pairs: "
-               f"{escaped(figures(rows[0][2]))}{f'; {meaning}' if len(rows) == len(every) else ''})."
+    def listed(some: list[tuple[DataType, dict[str, float], dict[str, float]]]) -> str:
+        *first, last = (escaped(named(kind, figures(mine))) for kind, mine, _ in some)
+        return " and ".join(filter(None, [", ".join(first), last]))
+
+    meaning = "; ".join(f"{name}: {words}" for name, words in MEANING.items())
+    real = f"other real pairs: {escaped(figures(rows[0][2]))}" if rows else ""
+    told = f"{real}{f'; {meaning}' if len(rows) == len(every) else ''}"
+    if usual := [one for one in rows if one[0] not in against]:
+        kept = any(kind.is_pasted or (kind.is_painted and not kind.is_styled) for kind, *_ in usual)
+        yield (f"By the figures of chapter 5, {listed(usual)} are not plainly unlike real ones ({told})."
                f"{KEPT if kept else ''}")
+        told = real
+    if odd := [one for one in rows if one[0] in against]:
+        yield " ".join([
+            f"{sentence(listed(odd))} differ from real ones where they were painted, though not plainly as "
+            f"whole pictures, by the figures of chapter 5 ({told}).",
+            *(words for kind, words in found if kind in {one[0] for one in odd})])
+    yield from (words for kind, words in found if kind not in {one[0] for one in rows})
 
 
 def _beside_real(result: Evaluated) -> Iterator[tuple[DataType, dict[str, float], dict[str, float]]]:
@@ -115,13 +135,16 @@ def moved(result: Evaluated) -> Iterator[tuple[DataType, DataType, str]]:
                               f"{precision}).")
 
 
-def seams(result: Styled) -> Iterator[str]:
-    """A sentence for each styled type whose borders of the filled region became clearly more visible."""
-    for name, row in result.table.iterrows():
-        if row["seam after"] > WORSE * row["seam before"]:
-            yield (f"Styling made the border of the filled region more visible in {escaped(str(name))}: the "
-                   f"contrast there rose from {row['seam before']:.1f} to {row['seam after']:.1f} grey "
-                   "levels. Chapter 5 compares the pairs before and after styling.")
+def seams(run: Run) -> Iterator[tuple[DataType, str]]:
+    """Each styled type whose borders of the filled region became clearly more visible, also than the real
+    sources are at the same place, and a sentence on that."""
+    result = run.finished("style")
+    for kind, one in result.sets.items() if result else ():
+        before, after = (one.manifest[f"seam_{when}"].mean() for when in ("before", "after"))
+        if after > WORSE * before and not after <= WORSE * (real := style_tables.natural(run, one)):
+            beside = "" if isnan(real) else f"; the real sources have {real:.1f} at the same place"
+            yield kind, (f"Styling made the border of the filled region more visible in {kind}: the contrast "
+                         f"there rose from {before:.1f} to {after:.1f} grey levels{beside}.")
 
 
 def _better(run: Run, before: DataType, after: DataType) -> str:

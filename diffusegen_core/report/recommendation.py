@@ -105,15 +105,18 @@ def _compared(result: Tested, size: int, first: DataType, second: DataType) -> C
     return Comparison(HELP, one, other, claims.own_test(result.images))
 
 
-def gain(run: Run, result: Tested, kind: DataType) -> tuple[int, str] | None:
+def gain(run: Run, result: Tested, kind: DataType, images: pd.DataFrame | None = None,
+         measure: str = HELP.measure) -> tuple[int, str] | None:
     """How much pairs of a type add to the largest set of real pairs: its size, and the gain in Dice with its
-    verdict, as MyST; None where that was not tried."""
+    verdict, as MyST, from these rows of the result's images, by one of their columns; None where that was not
+    tried."""
     if not comparable(result):
         return None
     size = int(result.images["size"].max())
     if (one := _compared(result, size, kind, REAL)) is None:
         return None
-    verdict = judged(result, result.images, one, run.params)
+    asked_of = replace(one, claim=replace(HELP, measure=measure))
+    verdict = judged(result, result.images if images is None else images, asked_of, run.params)
     return size, f"{_numbers(verdict, run.params)}: {verdict.words}"
 
 

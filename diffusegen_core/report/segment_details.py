@@ -145,16 +145,16 @@ def gains_by_sequence(run: Run, result: Tested, name: str) -> Table:
     """The gain over Real of chapter 7, with both intervals of `by_sequence`."""
     by = ["size", "data_type", "ratio"]
     return _by_sequence(run.params, result, by, name, f"gain over Real in {DICE}", "+.3f", -1.0,
-                        gains(result))
+                        gains(result.images))
 
 
-def gains(result: Tested) -> Iterator[Values]:
-    """For each size, data type, r and test set: differences from Real in Dice."""
+def gains(images: pd.DataFrame, measure: str = "dice") -> Iterator[Values]:
+    """For each size, data type, r and test set: differences from Real in a column of these rows."""
     by = ["data_type", "ratio"]
-    for (size, test), here in result.images.groupby(["size", "test_set"], sort=False):
+    for (size, test), here in images.groupby(["size", "test_set"], sort=False):
         real = here[here["data_type"] == REAL.name]
         for (kind, ratio), rows in here[here["data_type"] != REAL.name].groupby(by, sort=False, dropna=False):
-            gain = intervals.differences(rows, real, "dice")
+            gain = intervals.differences(rows, real, measure)
             if gain.size:
                 yield (size, kind, ratio, test), gain, intervals.generators(rows)
 

@@ -1,13 +1,20 @@
 """Tables of chapter 4: how the images of a run were styled, and what that changed."""
 
+from math import ceil, nan
+
+import numpy as np
 import pandas as pd
 
-from diffusegen_core.chapters import style
+from diffusegen_core.chapters import members, style
 from diffusegen_core.chapters.style import GUIDED, Styled
 from diffusegen_core.config.params import Params
-from diffusegen_core.data import planes
+from diffusegen_core.data import planes, regions
+from diffusegen_core.data.pairsets import PairSet
 from diffusegen_core.diffusion import process
 from diffusegen_core.report.tables import Table, escaped, show
+from diffusegen_core.run import Run
+
+MOST = 200  # pairs whose sources are measured: more change the mean little
 
 # The losses of styling: what each compares, and the weight that the paper gives it (B.5).
 LOSSES = {
@@ -55,12 +62,28 @@ def _sdedit(p: Params) -> Table:
                 "else two.")
 
 
-def styled(result: Styled) -> Table:
+def styled(run: Run) -> Table:
     """One row per data type: how much closer to the source, and how much less of a seam."""
+    result = run.styled
+    frame = result.table.copy()
+    if len(frame):
+        frame.insert(frame.columns.get_loc("seam after") + 1, "seam, sources",
+                     [natural(run, one) for one in result.sets.values()])
     drew = "mask Dice" in result.table and result.table["mask Dice"].notna().any()
     drawn = ", and of Dice between the mask and its channel after styling"
-    return show(result.table, "style-types", "Styled pairs of this run: means of the squared distance to the "
+    return show(frame, "style-types", "Styled pairs of this run: means of the squared distance to the "
                 f"source in the features of {escaped(result.backbone)} ([CLS], or what stands in for it), of "
-                "the contrast at the border of the filled region (grey levels)"
-                f"{drawn if drew else ''}.",
-                {"seam before": ".1f", "seam after": ".1f", "mask Dice": ".3f"})
+                "the contrast at the border of the filled region (grey levels), and of that of the real "
+                f"sources at the same place{drawn if drew else ''}.",
+                {"seam before": ".1f", "seam after": ".1f", "seam, sources": ".1f", "mask Dice": ".3f"})
+
+
+def natural(run: Run, one: PairSet) -> float:
+    """The mean contrast of the real pictures themselves, in grey levels, where pairs painted into them have
+    the border of the filled region: of at most MOST pairs, evenly spread; NaN where no picture is known."""
+    every = slice(None, None, ceil(len(one) / MOST) or None)
+    filled = members.of_set(run.pairs, one.data_type, one.folder, run.params.inpaint.dilate, every)
+    rows = one.manifest[every]
+    own = (rows.get("picture", rows["source"]) == rows["source"]).to_numpy() & (filled.sources >= 0)
+    seams = [regions.seam(run.pairs.images[filled.sources[i]], filled.regions[i]) for i in own.nonzero()[0]]
+    return float(np.mean(seams)) if seams else nan

@@ -229,7 +229,7 @@ def network(p: Params) -> Table:
         ours, theirs = (parameter_count(UNet(m, s, planes=kind)) for m, s, kind in
                         ((p.model, p.model_size, Planes.of(p.data)), (PAPER, 256, Planes())))
     rows = [("parameters", f"{ours / 1e6:.2f} M", f"{theirs / 1e6:.2f} M"),
-            ("image size", str(p.model_size), "256"),
+            ("size of windows" if p.data.window else "image size", str(p.model_size), "256"),
             ("base width", str(p.model.base_channels), str(PAPER.base_channels)),
             ("multipliers", " ".join(map(str, p.model.channel_mult)), " ".join(map(str, PAPER.channel_mult))),
             ("residual blocks a level", str(p.model.res_blocks), str(PAPER.res_blocks)),
@@ -288,9 +288,16 @@ def inpainted(run: Run) -> Table:
     least = [one.manifest["area_after"].min() * p.data.image_size**2 for one in result.sets.values()]
     of = (f", of the masks of {escaped(' and '.join(p.inpaint.classes))} alone" if p.inpaint.classes else
           ", of the masks of all classes together" if len(p.data.classes) > 1 else "")
-    return show(result.table.assign(**{"smallest mask after, px": least}), "inpaint-types",
-                f"Synthetic pairs of this run. Areas are shares of the image{of}.",
+    frame = without_idle(result.table).assign(**{"smallest mask after, px": least})
+    return show(frame, "inpaint-types", f"Synthetic pairs of this run. Areas are shares of the image{of}.",
                 {"mean area before": ".3f", "mean area after": ".3f", "smallest mask after, px": ".0f"})
+
+
+def without_idle(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table of a chapter's sets without the columns that say nothing: no pair was lost, one model."""
+    quiet = {"models": 1, "without an object": 0, "without a place": 0}
+    return frame.drop(columns=[name for name, usual in quiet.items()
+                               if name in frame and (frame[name] == usual).all()])
 
 
 def data(p: Params) -> str:
