@@ -237,6 +237,10 @@ def test_figures_show_grey_images_and_the_colours_of_classes(run: Run) -> None:
         figure.canvas.draw()
         words = [text for text in figure.findobj(Text) if text.get_text()]
         assert min((text.get_fontsize() for text in words), default=8) >= 7, "too small for a phone"
+    for number in (0, 2, 3, 4, 6, 7):  # those that most readers look at
+        sizes = [text.get_fontsize() for text in drawn[number].findobj(Text) if text.get_text()]
+        wide = drawn[number].get_figwidth() * 72
+        assert min(sizes, default=wide) * 350 / wide >= 7.9, "in a page of 390 pixels, which leaves it 350"
     legends = [drawn[number].legends for number in (0, 2, 4, 6, 7, 8, 9)]
     assert [bool(legend) for legend in legends] == [len(classes) > 1] * len(legends)
     for legend in legends if len(classes) > 1 else ():

@@ -22,8 +22,8 @@ from diffusegen_core.diffusion.samplers import Generators, Step, ancestral
 from diffusegen_core.report.figures import COLOURS, board, labels, picture
 from diffusegen_core.run import Run
 
-COLUMNS = 10  # columns of a strip
-STRIP = 7.0  # width of a strip, inches
+COLUMNS = 8  # columns of a strip; more leave no room for words that can be read on a phone
+STRIP = 6.4  # width of a strip, inches
 
 
 def one(run: Run, number: int = 0) -> tuple[Pairs, Diffusion]:

@@ -62,7 +62,7 @@ def figure(pairs: Pairs, painted: Inpainted, result: Pasted | None, classes: Seq
     for left in range(abreast):
         for ax, title in zip(axes[0, left * width:], ["source", *(one.data_type.name for one in sets)],
                              strict=False):
-            ax.set_title(fill(title, 10, break_long_words=False), fontsize=8)
+            ax.set_title(fill(title, 10, break_long_words=False))
     legend(drawn, classes)
     return drawn
 

@@ -39,13 +39,13 @@ LOOKS = {"Real": ("#000000", "o"), "GAN": ("#009E73", "P"), "Paste": ("#E69F00",
 STYLE: dict[str, Any] = {
     "figure.dpi": 110, "savefig.dpi": 160, "figure.constrained_layout.use": True,
     # As large as text beside them on a wide page, so that it can be read where a phone halves a figure.
-    "font.size": 10.5, "axes.titlesize": 10.5, "axes.labelsize": 10.5, "legend.fontsize": 10,
+    "font.size": 10.5, "axes.titlesize": 10.5, "axes.labelsize": 10.5, "legend.fontsize": 10.5,
     "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.prop_cycle": cycler(color=COLOURS), "image.interpolation": "nearest",
 }
 plt.style.use(STYLE)
-WIDTH = 7.0  # inches, the text width of a printed page
+WIDTH = 6.4  # inches; a page as narrow as a phone's shrinks a wider figure until its words are too small
 MOST_ROWS = 12  # a figure of more clusters or models than this shows the first ones
 BLOCKS, MOST_PAIRS = 4, 3  # sources in a figure at most, and synthetic pairs of each
 

@@ -62,15 +62,15 @@ def scheme(run: Run, pairs: Pairs) -> Figure:
         ax.add_patch(FancyBboxPatch((left, top), 1.76, 2.26, linewidth=0.8, edgecolor="0.55",
                                     facecolor="0.975", boxstyle="round,pad=0.04,rounding_size=0.1"))
         title = f"$\\bf{{{letter}}}$  {name}" if letter else name
-        ax.text(left + 0.88, top + 0.2, title, ha="center", va="center", fontsize=16)
+        ax.text(left + 0.88, top + 0.2, title, ha="center", va="center", fontsize=14.6)
         if image is None:
             empty = any((run.folder / name).glob(f"*/{STAMP}"))  # made, but without a picture to show
             words, colour = (("no picture" if empty else NOT_MADE, "0.45") if text else (TESTS, "black"))
-            ax.text(left + 0.88, top + 1.1, words, ha="center", va="center", fontsize=13.3, color=colour,
+            ax.text(left + 0.88, top + 1.1, words, ha="center", va="center", fontsize=12.1, color=colour,
                     linespacing=1.8)
         else:
             ax.imshow(image, extent=_fit(image, left + 0.06, top + 0.44, 1.64, 1.12), aspect="auto", zorder=3)
-        ax.text(left + 0.88, top + 1.94, text, ha="center", va="center", fontsize=13.3, linespacing=1.2)
+        ax.text(left + 0.88, top + 1.94, text, ha="center", va="center", fontsize=12.1, linespacing=1.2)
         if number:
             ax.add_patch(FancyArrowPatch((left - 0.36, top + 1.0), (left - 0.05, top + 1.0), arrowstyle="-|>",
                                          mutation_scale=12, color=figures.COLOURS[0]))
