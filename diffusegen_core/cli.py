@@ -228,7 +228,8 @@ def paint(
     opened = Run.open(folder)
     made = painting.paint(opened, images, out, count, seed, mask, like, old, remove, keep)
     typer.echo(f"{counted(len(made), 'pair')}: {out}")
-    for line in () if remove else painting.reminders(opened.params.inpaint, mask, old, keep):
+    settings, classes = opened.params.inpaint, opened.params.data.classes
+    for line in () if remove else painting.reminders(settings, classes, mask, old, keep):
         typer.echo(line)
 
 

@@ -90,7 +90,7 @@ def paint(run: Run, paths: Sequence[Path], out: Path, count: int = 1, seed: int 
         for number, one in enumerate(painted, 1):
             dataset.write_pair(out, _pair(name, number), one.image.transpose(2, 0, 1),
                                planes.separate(one.mask, wanted.classes))
-            rows[_pair(name, number)] = _row(name, number, one)
+            rows[_pair(name, number)] = _row(name, number, one, wish.keep)
         files.write_text(out / TABLE, _table(rows, names, count).to_csv(index=False))
     return _table(rows, names, count)
 
@@ -180,13 +180,12 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[
     # A removal has the same mask on both sides of guidance, which then does nothing.
     guided = p.inpaint.guidance_scale != 1 and not wish.remove
     guidance = {"guidance_scale": p.inpaint.guidance_scale} if guided else {}
-    guidance |= {"guided": scenes.GUIDED} if guided and wish.keep is not None else {}
     is_oblong = any(image.shape[0] != image.shape[1] for image in shown.values())
     fit = {"fit": p.data.fit} if is_oblong and p.data.fit != "squeeze" else {}
     places = {"places": painter.PLACES} if wish.mask is None and not wish.remove else {}
     made_by = {**places, "paint": painter.version(p.data, (image.shape for image in shown.values())),
                "masks": masks.VERSION, "windows": windows.version(run.pairs.planes.classes)}
-    stays = {} if wish.keep is None else {"keep": files.pixel_hash(wish.keep)}
+    stays = {} if wish.keep is None else {"keep": [scenes.BESIDE, files.pixel_hash(wish.keep)]}
     return {
         **guidance, **fit, **stays,
         "pictures": {name: [*image.shape, files.pixel_hash(image)] for name, image in shown.items()},
@@ -198,12 +197,18 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[
         "versions": {**files.versions(), **made_by}}
 
 
-def reminders(settings: Inpaint, mask: Path | None, old: Path | None, keep: Path | None) -> Iterator[str]:
-    """What the masks do not show, and where lesions may lie wrong, if these masks were given or not."""
+def reminders(settings: Inpaint, classes: Sequence[str], mask: Path | None, old: Path | None,
+              keep: Path | None) -> Iterator[str]:
+    """What the masks do not show of the `classes`, data.classes, and where lesions may lie wrong, if these
+    masks were given or not."""
     if settings.within and not (mask or keep):
         yield (f"The run paints inside {settings.within} (inpaint.within), but no mask says where that is in "
                "these pictures: give one with --keep.")
-    if not (old or keep):
+    stay = [name for name in classes if name not in (settings.classes or classes)]
+    if stay and not keep:
+        yield (f"The masks show only the painted lesions: {some(stay)} of these pictures count as background "
+               "there. To keep them in the masks, give the picture's own label map with --keep LABELS.")
+    elif not (old or keep):
         yield ("The masks show only the painted lesions. If a picture already has a lesion, give its mask "
                "with --keep, or with --old to have it painted over.")
 
@@ -269,10 +274,12 @@ def _pair(picture: str, number: int) -> str:
     return f"{picture}_{number}"
 
 
-def _row(picture: str, number: int, one: Painted) -> pairsets.Row:
+def _row(picture: str, number: int, one: Painted, keep: np.ndarray | None) -> pairsets.Row:
+    """A row of the manifest. Its `area` is the new lesion's, without what stays around it."""
+    new = (one.mask > 0) & one.region & (one.mask != (0 if keep is None else keep))
     return {"name": _pair(picture, number), "picture": picture, "model": one.model, "seed": one.seed,
             "mask_of": one.mask_of, "mask_change": one.mask_change,
-            "area": round(float(((one.mask > 0) & one.region).mean()), 6)}
+            "area": round(float(new.mean()), 6)}
 
 
 def _table(rows: dict[str, pairsets.Row], names: Sequence[str], count: int) -> pd.DataFrame:

@@ -174,7 +174,7 @@ def test_guidance_leaves_the_classes_that_stay_as_they_are(p: params.Params,
     monkeypatch.setattr(Diffusion, "towards", noted)
     run = Run(p)
     made = run.make("style").sets[STYLED].stamp["recipe"]
-    assert made["guided"] == made["scenes"]["guided"] == scenes.GUIDED
+    assert made["beside"] == made["scenes"]["beside"] == scenes.BESIDE
     counts, diffusion = [len(followed)], run.models.load(device="cpu")
     window = Scenes.of(run.workspace, run.pairs, p.inpaint, 1.5, p.data)
     spots.paint(diffusion, window.scene([Job(0, "a0", "a", 0, "cluster-00", 1, 0)]).spots, 1.5, p.inpaint,
@@ -210,6 +210,7 @@ def test_styling_the_audit_and_pasting_know_which_classes_were_painted(p: params
     assert pairsets.chosen(made.folder) == KIDNEY
     seen = members.of_set(run.pairs, STYLED, made.folder, p.inpaint.dilate)
     masks = planes.only(made.load().masks, KIDNEY)
+    assert made.manifest["area"].tolist() == pytest.approx(masks[:, 1].mean(axis=(1, 2)).tolist(), abs=1e-6)
     old = planes.only(run.pairs.masks[seen.sources], KIDNEY)
     assert np.array_equal(seen.regions, regions.filled(old, masks, p.inpaint.dilate))
     [pasted] = run.pasted.sets.values()

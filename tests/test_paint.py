@@ -653,12 +653,49 @@ def test_a_lesion_is_drawn_in_the_organ_that_a_map_shows(like: Like | None):
 
 
 def test_who_gives_no_map_is_told_that_the_place_is_not_known():
-    usual, file = params.validate({}).inpaint, Path("mask.png")
+    usual, file, one = params.validate({}).inpaint, Path("mask.png"), ["lesion"]
     liver = usual.model_copy(update={"within": "liver"})
-    told = [[line.split()[0] for line in painting.reminders(*one)] for one in (
-        (usual, None, None, None), (liver, None, None, None), (liver, file, None, None),
-        (liver, None, file, None), (liver, None, None, file))]
+    told = [[line.split()[0] for line in painting.reminders(*given)] for given in (
+        (usual, one, None, None, None), (liver, one, None, None, None), (liver, one, file, None, None),
+        (liver, one, None, file, None), (liver, one, None, None, file))]
     assert told == [["The"], ["The", "The"], ["The"], ["The"], []]
+
+
+@pytest.mark.parametrize("old", [None, Path("old.png")])
+def test_who_gives_no_map_is_told_which_organs_are_background_in_the_mask(old: Path | None):
+    settings = params.validate({}).inpaint.model_copy(update={"classes": ["lesion"]})
+    classes = ["liver", "kidney", "lesion"]
+    [line] = painting.reminders(settings, classes, None, old, None)
+    assert "liver, kidney of these pictures count as background" in line
+    assert "--keep LABELS" in line
+    assert not list(painting.reminders(settings, classes, None, old, Path("labels.png")))
+
+
+def test_the_area_in_the_manifest_is_the_new_lesions_without_the_organ_around_it():
+    lesion, region = disc(36, 50, 6) > 0, disc(36, 50, 12) > 0
+    for keep, around in ((organs(), organs()), (None, np.zeros((HEIGHT, WIDTH), np.uint8))):
+        mask = np.where(lesion, LESION, around).astype(np.uint8)
+        one = Painted(picture(), mask, region, "cluster-00", 0, "", "")
+        assert painting._row("a", 1, one, keep)["area"] == round(float(lesion.mean()), 6)
+
+
+@pytest.mark.parametrize("dilate", [20, 60])
+def test_the_rim_of_a_lesion_stays_in_the_organ_that_a_map_shows(dilate: int):
+    """Away from its edge where there is room for the rim; else the rim ends there."""
+    grey, pairs = np.full((HEIGHT, WIDTH, 3), 120, np.uint8), lesions_of_three_classes()
+    shown = organs()
+    for seed in range(8):
+        _, drawn = chapter._drawn(pairs, grey, None, seed, "pad", shown, dilate, masks.ANY, ORGAN)
+        spot = Spot(grey.transpose(2, 0, 1), np.zeros_like(shown), drawn.mask, shown, yielding=ORGAN)
+        assert set(np.unique(shown[spot.region(dilate) > 0])) == {ORGAN}
+        leaves = bool((shown[spot.widened(dilate) > 0] != ORGAN).any())
+        assert not leaves or dilate > 20
+    given = Spot(spot.image, spot.old, LESION * disc(54, 50, 6), shown, yielding=ORGAN)
+    assert (shown[given.widened(dilate) > 0] == 0).any()
+    assert set(np.unique(shown[(given.region(dilate) > 0) & (given.new == 0)])) == {ORGAN}
+    assert given.region(dilate)[given.new > 0].all()
+    elsewhere = replace(given, rest=np.where(shown == ORGAN, 0, shown))
+    assert np.array_equal(elsewhere.region(dilate), elsewhere.widened(dilate)), "the map shows no organ"
 
 
 @pytest.mark.parametrize(("of_data", "values", "numbers"), [

@@ -63,6 +63,21 @@ def test_the_membrane_is_harmonic_and_keeps_to_the_range_of_its_border(image: np
     assert (shift[:, region > 0].max(axis=1) <= lacking.max(axis=1)).all()
 
 
+def test_a_step_between_classes_is_no_step_of_colour(region: np.ndarray):
+    """Where a region ends at an organ's edge, what lies beyond does not darken the organ."""
+    organ = np.zeros((SIDE, SIDE), np.uint8)
+    organ[:, :15] = 1
+    image = np.repeat(np.where(organ > 0, 150, 60).astype(np.uint8)[None], 3, axis=0)
+    darker = np.where(region > 0, image - 20, image)
+    assert np.abs(seamless.matched(darker, image, region).astype(int) - image).max() > 20
+    numbers = organ.copy()
+    numbers[:5, 19:] = 2  # a part that borders on nothing of its class
+    expected = np.where((region > 0) & (numbers == 2), darker, image)
+    assert np.array_equal(seamless.matched(darker, image, region, numbers), expected)
+    batch = seamless.filled(darker[None], image[None], region[None], True, [numbers])
+    assert np.array_equal(batch[0], expected)
+
+
 def test_a_batch_is_matched_one_by_one_or_not_at_all(image: np.ndarray, region: np.ndarray):
     painted = np.stack([image - 20, image + 20])
     both, own = np.stack([image, image]), np.stack([region, 1 - region])

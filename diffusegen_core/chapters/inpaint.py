@@ -209,7 +209,8 @@ def _whole(scene: Scene, samples: np.ndarray, settings: Inpaint,
     """Images (C, S, S) uint8 and class numbers (S, S) from samples (B, C + M, S, S) of whole pictures."""
     channels = scene.pictures.planes.channels
     filled = seamless.filled(dataset.to_bytes(samples[:, :channels]), scene.pictures.images, scene.region,
-                             settings.seamless)
+                             settings.seamless, None if scene.masks is None or scene.chosen is None
+                             else list(planes.numbered(scene.masks)))
     rest = planes.without(scene.pictures.masks, scene.chosen)
     drawn = ([regions.drawn(sample, stays, settings.opening, overlap, scene.chosen)
               for sample, stays in zip(samples[:, channels:], rest, strict=True)]

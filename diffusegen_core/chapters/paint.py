@@ -257,9 +257,13 @@ def _beside_text(pairs: Pairs, image: np.ndarray, like: Like | None, seed: int, 
         raise UserError("The picture has no room for a lesion of this size beside burnt-in text and the dark "
                         "frame. Choose a smaller size, or give a mask.")
     if keep is not None and keep.any():
-        anywhere, view = drawn.mask, view * _beside(keep, side, fit, dilate, around)
-        drawn = _placed(pairs, whole, view, picture, seed, turn)[1] if view.any() else Drawn(view, "")
-        if np.count_nonzero(drawn.mask) < ROOM * np.count_nonzero(anywhere):
+        least = ROOM * np.count_nonzero(anywhere := drawn.mask)
+        for with_rim in (True, False):  # where an organ has room for the rim, that does not reach its edge
+            room = view * _beside(keep, side, fit, dilate, around, with_rim)
+            drawn = _placed(pairs, whole, room, picture, seed, turn)[1] if room.any() else Drawn(room, "")
+            if (fits_in := np.count_nonzero(drawn.mask) >= least):
+                break
+        if not fits_in:
             share = np.count_nonzero(anywhere) / anywhere.size
             raise UserError(f"What is to stay leaves too little room for a lesion of {share:.1%} of the "
                             "picture. Choose a smaller size, or give a mask.")
@@ -291,14 +295,18 @@ def _free(image: np.ndarray, side: int, fit: str, dilate: int, wanted: bool,
     return view & (near == 0), far
 
 
-def _beside(keep: np.ndarray, side: int, fit: str, dilate: int, around: int | None) -> np.ndarray:
+def _beside(keep: np.ndarray, side: int, fit: str, dilate: int, around: int | None,
+            with_rim: bool) -> np.ndarray:
     """Where a mask can lie beside what is to stay, (H, W) class numbers, in the square that models see, as
-    (side, side) in {0, 1}: inside the class `around`, if that is shown."""
+    (side, side) in {0, 1}: inside the class `around`, if that is shown, if wished `with_rim`."""
     stays = fits.squared(keep[..., None], fit)[..., 0]
     organ = _organ(stays, around)
     taken = regions.dilated(np.where(organ, 0, stays), dilate)
     free = 1 - planes.shrunk(taken[None], (side, side))[0]
-    return free * planes.shrunk(organ[None].astype(np.uint8), (side, side))[0] if organ.any() else free
+    if not organ.any():
+        return free
+    inside = _far(organ.astype(np.uint8), dilate) if with_rim else organ.astype(np.uint8)
+    return free * planes.shrunk(inside[None], (side, side))[0]
 
 
 def _organ(stays: np.ndarray, around: int | None) -> np.ndarray:

@@ -30,7 +30,7 @@ from diffusegen_core.store.artifacts import Recipe
 from diffusegen_core.store.workspace import Workspace
 
 BARS = 2  # version of what is painted and styled between the bars of padded pictures
-GUIDED = 2  # version of how masks guide where other classes stay
+BESIDE = 2  # version of how masks guide, and of how colours are matched, where other classes stay
 
 
 def chosen(settings: Inpaint, data: Data) -> Chosen:
@@ -164,14 +164,14 @@ class Scenes:
         if self.settings.masks == JOINT:
             return squares
         guidance = {"guidance_scale": self.guidance_scale} if self.guidance_scale != 1 else {}
-        return {**squares, **guidance, **self.guided(self.guidance_scale),
+        return {**squares, **guidance, **self.beside(self.guidance_scale != 1 or self.settings.seamless),
                 "masks": dataset.read(self.given).digest if self.given else self.settings.masks,
                 "masks_version": masks.VERSION,
                 "backgrounds": dataset.read(self.backgrounds).digest if self.backgrounds else None}
 
-    def guided(self, scale: float) -> Recipe:
-        """What decides, besides the scale, how masks guide: nothing where no class stays as it is."""
-        return {} if scale == 1 or self.chosen is None else {"guided": GUIDED}
+    def beside(self, matters: bool) -> Recipe:
+        """What decides how lesions are painted beside classes that stay, if some do and it `matters`."""
+        return {"beside": BESIDE} if matters and self.chosen is not None else {}
 
     @cached_property
     def names(self) -> list[str]:

@@ -43,7 +43,15 @@ class Spot:
         return planes.numbered(planes.laid_over(rest, new, kind.overlap))
 
     def region(self, dilate: int) -> np.ndarray:
-        """Where the picture is painted anew, (H, W) in {0, 1}. If all classes are painted, what stays is
+        """Where the picture is painted anew, (H, W) in {0, 1}: if a class gives way, only there and where the
+        lesions are."""
+        widened, organ = self.widened(dilate), self.rest == self.yielding
+        if self.yielding is None or not np.any(organ):
+            return widened
+        return widened * (organ | (self.old > 0) | (self.new > 0 if self.new is not None else False))
+
+    def widened(self, dilate: int) -> np.ndarray:
+        """The lesions with a rim around them, (H, W) in {0, 1}. If all classes are painted, what stays is
         excluded, but for the class that gives way."""
         whole = regions.dilated(self.old if self.new is None else (self.old > 0) | (self.new > 0), dilate)
         if self.rest is None or self.chosen is not None:
@@ -126,8 +134,11 @@ def _painted(diffusion: Diffusion, spots: Sequence[Spot], window: float | None, 
                 known.to(diffusion.device), levels, generators, named(settings.sampler), tick)
     samples = to_array(x)
     painted = seamless.filled(dataset.to_bytes(samples[:, :channels]), pairs.images, np.stack(small),
-                              settings.seamless)
-    return [_laid_back(spot, windows[i], filled[i], small[i], painted[i], samples[i, channels:], settings,
+                              settings.seamless, [None if spot.rest is None or spot.new is None else mask
+                                                  for spot, (_, mask) in zip(spots, cuts, strict=True)])
+    # What is painted fades in over the whole rim, so that a lesion at an organ's edge is not faint there.
+    rims = [one.region(spot.widened(settings.dilate), size) for one, spot in zip(windows, spots, strict=True)]
+    return [_laid_back(spot, windows[i], filled[i], rims[i], painted[i], samples[i, channels:], settings,
                        kind) for i, spot in enumerate(spots)]
 
 

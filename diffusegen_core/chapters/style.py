@@ -172,7 +172,7 @@ def recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, origin
         "version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "weights": models.weights,
         "ellipses": [scenes.settings.dilate, scenes.settings.opening],
         **({"scenes": scenes.recipe} if scenes.recipe else {}),
-        **(scenes.guided(settings.guidance_scale) if settings.method == SDEDIT else {}),
+        **(scenes.beside(settings.method == SDEDIT and settings.guidance_scale != 1)),
         "style": _decisive(settings),
         "backbone": features.recipe(settings.backbone, settings.weights, settings.input_range, ws.seed),
         "vgg": vgg.recipe(settings.vgg, settings.vgg_weights, ws.seed) if looks.lambda_vgg else None,
@@ -235,7 +235,7 @@ def make_batch(ws: Workspace, jobs: list[Job], keys: list[str], folder: Path, sc
     seconds = (time.monotonic() - began) / len(jobs)
     for i, (job, key) in enumerate(zip(jobs, keys, strict=True)):
         good, mask = status[i] == guided.OK, painted.masks[i]
-        row = {**job.origin, "area": round(float(planes.union(mask).mean()), 6),
+        row = {**job.origin, "area": round(float(planes.union(planes.only(mask, scenes.chosen)).mean()), 6),
                **{name: guided.significant(column[i]) if good else None for name, column in measures.items()},
                "status": status[i], **({"picture": job.picture} if given else {})}
         pairsets.keep(folder, job.name, key, row, (styled[i], mask) if good else None, seconds,
