@@ -356,6 +356,11 @@ def test_the_number_of_clusters_follows_looks_and_sizes(tmp_path, monkeypatch):
     found = grouping.by_looks(settings, report, [], network, 0)
     assert found.k == 1
     assert "One model for all" in found.reason
+    halves = np.random.default_rng(0).normal(size=(60, 8)) + [[2.0 * (i % 2)] + 7 * [0] for i in range(60)]
+    monkeypatch.setattr(grouping.features, "extract", lambda pixels, *rest, seed: halves[:len(pixels)])
+    vague = grouping.by_looks(settings, report, [], network, 0)
+    assert vague.k == 1, "0.13 in a walk's CT slices: two models of half the pairs each"
+    assert 0.1 < float(vague.reason.split("2: ")[1].split(",")[0]) < grouping.CLEAR
     assert grouping.by_number(40).k == 1
     assert grouping.by_number(200)[:2] == (2, 50)
 

@@ -13,7 +13,9 @@ from diffusegen_core.networks import features
 from diffusegen_core.store import seeds
 
 LEAST = 12  # pairs in a cluster, whose model sees no others
-CLEAR = 0.1  # the mean silhouette that a grouping must exceed
+# The mean silhouette that a grouping must exceed: up to it there is "no substantial structure" (Kaufman and
+# Rousseeuw 1990, Finding Groups in Data, table 4), and half of the pairs teach a model less than all of them.
+CLEAR = 0.25
 MOST_K, EACH = 8, 24  # the most clusters, and the least pairs per cluster on average
 LOOKED_AT = 150  # pairs whose features are computed
 UNSEEN = 80  # pairs from which on there are two clusters where features cannot be computed
