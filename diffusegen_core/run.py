@@ -101,7 +101,7 @@ class Run:
         path = params.resolve(folder)
         if not is_there(path):
             lacking = f"valid {lock.MARK}" if (path / PARAMS).is_file() else PARAMS
-            raise UserError(f"{path} is not a run: it has no {lacking}. `diffusegen run` makes one.")
+            raise UserError(f"{path} is not a run yet: it has no {lacking}. `diffusegen run` makes one.")
         values = params.merged(ownparams.load(path), changes or {})
         return cls._checked(params.validate({**values, "run_dir": str(path)}))
 

@@ -362,7 +362,7 @@ def test_training_can_be_compiled_and_channels_last_at_once(p: Params, monkeypat
     ("fanout", ["--workers", "0"], "argument --workers: '0' is not"),
     ("fanout", ["--times", "0"], "argument --times: '0' is not"),
     ("fanout", ["--seconds", "nan"], "--seconds must be a number above 0"),
-    ("fanout", ["--run", "/nowhere"], "Error: /nowhere is not a run"),
+    ("fanout", ["--run", "/nowhere"], "Error: /nowhere is not a run yet"),
 ])
 def test_an_option_that_no_benchmark_can_use_is_refused_in_a_sentence(
         name: str, options: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -205,8 +205,8 @@ def _image_lines(seen: Seen, settings: Data) -> list[tuple[str, str, str]]:
         lines.append((LOOK, "turned", f"{seen.turned} are turned as their DICOM header says, and their "
                                       "masks with them where these are pictures"))
     if seen.images and seen.colourless and settings.channels == 3:
-        lines.append((LOOK, "channels", "all images are grey: with data.channels: 1, which `new` sets by "
-                                        "itself, painted images are grey too"))
+        lines.append((OK, "channels", "all images are grey; `new` writes data.channels: 1, so that painted "
+                                      "images are grey too"))
     if not seen.colourless and settings.channels == 1:
         lines.append((LOOK, "channels", "some images are coloured, but data.channels is 1: their luminance "
                                         "is used"))

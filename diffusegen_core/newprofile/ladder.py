@@ -89,8 +89,8 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
                                    f"{' of the smallest cluster' if k > 1 else ''}; with more than {PASSES} "
                                    "a model learns to repeat them"),
             "batch_size": Line(min(rung.batch, smallest),
-                               "small batches learn more from the same number of images" if rung.side <=
-                               MEASURED else "a GPU would otherwise idle"),
+                               "small batches learn more from the same number of images, but still smaller "
+                               "ones take longer" if rung.side <= MEASURED else "a GPU would otherwise idle"),
             "lr": Line(rung.lr, rung.origin),
             "ema": Line(0.999 if images < 8000 * rung.batch // 2 else 0.9998),
             **({"min_snr": Line(5.0, "weights of the noise levels: pairs came out nearer to real ones")}
@@ -111,7 +111,8 @@ def sections(rung: Rung, pairs: int, held: int, k: int, smallest: int) -> Sectio
             "jump_length": Line(5), "resampling": Line(1), "batch_size": Line(24),
             "precision": Line("bf16" if rung.bf16 else "fp32")},
         "style": {
-            "method": Line("sdedit", "a tenth of the time of guided; at 64 px networks learned more from it"),
+            "method": Line("sdedit", "a tenth of the time of guided; networks learned more from it at 64 px, "
+                                     "while chapter 5 saw the pairs get worse at 32 px: compare them there"),
             "guidance_scale": Line(1.5), "respacing": Line(calls), "skip": Line(16), "batch_size": Line(8),
             "precision": Line("bf16" if rung.bf16 else "fp32")},
         "gan": {"source": Line(None, "singan trains a GAN per source, about a minute each on two cores")},
