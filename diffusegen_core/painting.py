@@ -185,7 +185,9 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[
     places = {"places": painter.PLACES} if wish.mask is None and not wish.remove else {}
     made_by = {**places, "paint": painter.version(p.data, (image.shape for image in shown.values())),
                "masks": masks.VERSION, "windows": windows.version(run.pairs.planes.classes)}
-    stays = {} if wish.keep is None else {"keep": [scenes.BESIDE, files.pixel_hash(wish.keep)]}
+    stays = {} if wish.keep is None else {"keep": files.pixel_hash(wish.keep)}
+    if stays and (guided or p.inpaint.seamless or p.inpaint.within):
+        made_by["beside"] = scenes.BESIDE
     return {
         **guidance, **fit, **stays,
         "pictures": {name: [*image.shape, files.pixel_hash(image)] for name, image in shown.items()},
@@ -206,8 +208,9 @@ def reminders(settings: Inpaint, classes: Sequence[str], mask: Path | None, old:
                "these pictures: give one with --keep.")
     stay = [name for name in classes if name not in (settings.classes or classes)]
     if stay and not keep:
-        yield (f"The masks show only the painted lesions: {some(stay)} of these pictures count as background "
-               "there. To keep them in the masks, give the picture's own label map with --keep LABELS.")
+        yield (f"The masks show only the painted lesions: what these pictures show of {some(stay)} counts as "
+               "background there. To keep that in the masks, give the picture's own label map with --keep "
+               "LABELS.")
     elif not (old or keep):
         yield ("The masks show only the painted lesions. If a picture already has a lesion, give its mask "
                "with --keep, or with --old to have it painted over.")

@@ -59,7 +59,7 @@ def verdict(low: float, high: float, seeds: int = 5, generators: int = 1, images
             claim: paperclaims.Claim = paperclaims.SMALL) -> Verdict:
     """What the rule says of an interval, as `claims.judge` puts it."""
     gain = Interval((low + high) / 2, low, high, images, seeds, generators)
-    word, reason = rule.decide(gain, pd.Series([0.7] * seeds))
+    word, reason = rule.decide(gain, 0.7)
     scope = rule.THESE_PAIRS if word != TOO_LITTLE and generators < rule.LEAST_GENERATORS else ""
     return Verdict(claim, "2-Styled-Paint (r = 3) against Real, 16 real pairs", "HyperKvasir",
                    in_words="16 real pairs with painted ones against the 16 alone",
@@ -103,7 +103,7 @@ def test_several_comparisons_are_told_by_the_one_that_decides() -> None:
     alike = replace(good, verdict=TOO_LITTLE, scope="", low=float("nan"), high=float("nan"))
     assert answer.compared("pasting", [alike], PLAIN).basis.endswith(
         "; the test images are of one sequence, centre or patient")
-    blind = replace(good, verdict=TOO_LITTLE, scope="", means=(0.02, 0.01))
+    blind = replace(good, verdict=TOO_LITTLE, scope="")
     assert answer.compared("pasting", [blind], PLAIN).basis.endswith("; neither network segments")
 
 

@@ -24,6 +24,7 @@ from diffusegen_core.data import (
     pictures,
     planes,
     regions,
+    seamless,
 )
 from diffusegen_core.data.layouts import PLAIN
 from diffusegen_core.data.pairsets import Job
@@ -190,6 +191,47 @@ def test_guidance_leaves_the_classes_that_stay_as_they_are(p: params.Params,
         assert not rest[:, 1].any()
         assert np.array_equal(rest[:, 0], mask[:, 0] | mask[:, 1]), "the liver is where the kidney was"
         assert np.array_equal(rest[:, 2], mask[:, 2])
+
+
+def test_what_depends_on_classes_that_stay_is_another_only_where_some_do(p: params.Params) -> None:
+    def said(**inpaint: object) -> bool:
+        wish = changed(p, inpaint__masks="varied", **{f"inpaint__{name}": value
+                                                      for name, value in inpaint.items()})
+        run = Run(wish)
+        return "beside" in Scenes.of(run.workspace, run.pairs, wish.inpaint, None, wish.data).recipe
+    assert said(classes=["kidney"], guidance_scale=2.0, seamless=False)
+    assert said(classes=["kidney"], guidance_scale=1.0, seamless=True)
+    assert not said(classes=["kidney"], guidance_scale=1.0, seamless=False)
+    assert not said(classes=None, guidance_scale=2.0, seamless=True), "pairs from before stay"
+
+
+@pytest.mark.parametrize("window", [None, 1.6])
+def test_colours_are_matched_within_the_classes_of_the_new_masks(p: params.Params, window: float | None,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kidney's brightness once bled into what was painted into the liver beside it."""
+    p = changed(p, inpaint__masks="varied", inpaint__classes=["kidney"], inpaint__seamless=True)
+    seen, filled = [], seamless.filled
+
+    def noted(painted: np.ndarray, images: np.ndarray, where: np.ndarray, matching: bool,
+              numbers: list[np.ndarray]) -> np.ndarray:
+        seen.extend(numbers)
+        return filled(painted, images, where, matching, numbers)
+
+    monkeypatch.setattr(seamless, "filled", noted)
+    run = Run(p)
+    if window is None:
+        made = run.make("inpaint").sets[PAINT]
+        masks = [planes.numbered(pairsets.read_pair(made.folder, row.name)[1][None])[0]
+                 for row in made.manifest.itertuples()]
+        assert masks
+        assert all(any(np.array_equal(mask, one) for one in seen) for mask in masks)
+    else:
+        scene = Scenes.of(run.workspace, run.pairs, p.inpaint, window, p.data).scene(
+            [Job(0, "a0", "a", 0, "cluster-00", 1, 0)])
+        spots.paint(run.models.load(device="cpu"), scene.spots, window, p.inpaint,
+                    [seeds.generator(0, "window", 0)])
+        assert len(seen) == 1
+        assert 2 in seen[0], "the new kidney is among the classes of its window"
 
 
 @pytest.mark.parametrize(("inpaint", "says"), [

@@ -294,6 +294,9 @@ def test_grey_images_and_masks_of_several_values_are_seen(checkout, tmp_path, ti
     p = params.validate(params._parsed(made.text, ""))
     assert (p.data.channels, p.data.labels) == (1, {"1": "class_1", "2": "class_2", "3": "class_3"})
     assert (p.inpaint.guidance_scale, p.style.guidance_scale) == (1.25, 1.25), "at 2, lesions are too dark"
+    one = making.make(Wish(tmp_path / "slices", 60, changes={"inpaint": {"classes": ["class_3"]}}))
+    beside = params.validate(params._parsed(one.text, ""))
+    assert (beside.inpaint.guidance_scale, beside.style.guidance_scale) == (1, 1), "guidance is of it alone"
     assert p.data.patients is None
     assert any("of patients that were trained on" in line for line in made.limits)
     assert preflight.problems(p) == []
@@ -349,8 +352,8 @@ def test_the_number_of_clusters_follows_looks_and_sizes(tmp_path, monkeypatch):
     found = grouping.by_looks(settings, report, [], network, 0)
     assert (found.k, found.smallest) == (2, 20)
     assert found.reason == (
-        "silhouette by K, as chapter 1 plots it, and smallest cluster: 2: 1.00, 20 pairs. No K above 2 was "
-        "tried: fewer than 24 pairs a cluster")
+        "silhouette by K, as chapter 1 plots it, and smallest cluster: 2: 1.00, 20 pairs. Above 2, clusters "
+        "have fewer than 24 pairs")
     monkeypatch.setattr(grouping.features, "extract", lambda pixels, *rest, seed: np.random.default_rng(
         0).normal(size=(len(pixels), 64)))
     found = grouping.by_looks(settings, report, [], network, 0)
@@ -396,10 +399,11 @@ def test_small_lesions_are_left_out_if_they_are_few(checkout, tmp_path, timed, o
         data = params.validate(params._parsed(made.text, "")).data
         assert data.on_bad == ("skip" if few else "refuse")
         assert data.min_area == (pytest.approx(making.SMALL / 32**2, rel=0.01) if few else None)
-        told = [line for line in made.limits if "not learn the smallest lesions: 8 pairs" in line]
+        told = [line for line in made.limits if "miss the smallest lesions: 8 pairs" in line]
         assert bool(told) != few
     assert "-p data.window 2 -p data.window_size 32 helps the painting models alone" in told[0]
-    assert "-p data.min_area 0.011719 -p data.on_bad skip leaves these pairs out" in told[0]
+    assert "-p data.min_area 0.011719 -p data.on_bad skip leaves these out" in told[0]
+    assert told[0].endswith(" trained on or painted from: 12 of 20 pairs are left.")
     comment = " ".join(made.text.replace("#", "").split())
     assert "lesions as small are painted; 0.011719 with on_bad: skip" in comment
     closer = making.make(Wish(tmp_path / "pairs", 1, changes={"data": {"window": 2, "window_size": 32}}))

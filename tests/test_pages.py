@@ -279,9 +279,9 @@ def test_a_plan_beside_the_run_that_is_being_made_measures_nothing(nano_run: Run
         result = call("plan", nano_run.folder / "params.yaml")
     assert result.exit_code == 0, result.exception
     assert "easuring" not in result.stderr
-    assert result.stdout.splitlines()[-1].startswith("This run is being made by process ")
+    assert result.stdout.splitlines()[-1].startswith("This run is in use by process ")
     assert result.stdout.splitlines()[-1].endswith(
-        f": `diffusegen status {nano_run.folder}` tells its time left.")
+        f": `diffusegen status {nano_run.folder}` tells what it is doing.")
 
 
 @pytest.mark.parametrize(("words", "goes_on"), [

@@ -666,7 +666,7 @@ def test_who_gives_no_map_is_told_which_organs_are_background_in_the_mask(old: P
     settings = params.validate({}).inpaint.model_copy(update={"classes": ["lesion"]})
     classes = ["liver", "kidney", "lesion"]
     [line] = painting.reminders(settings, classes, None, old, None)
-    assert "liver, kidney of these pictures count as background" in line
+    assert "what these pictures show of liver, kidney counts as background" in line
     assert "--keep LABELS" in line
     assert not list(painting.reminders(settings, classes, None, old, Path("labels.png")))
 

@@ -553,7 +553,8 @@ def test_workers_of_this_machine_are_held_while_it_lasts(tmp_path: Path, monkeyp
     names = [*devices.THREADS, *devices.ALLOCATOR]
     before, ports = [os.environ.get(name) for name in names], listening()
     monkeypatch.setattr("dask.system.CPU_COUNT", 6)  # of a larger machine
-    with machines.hold(tmp_path, workers=2):
+    with machines.hold(tmp_path, workers=2) as held:
+        assert held == 2
         found = fanout.run(own_pid, [fanout.Item(str(i), None, {"seconds": 0.5}) for i in range(4)], "Pids")
         pids, threads = zip(*found, strict=True)
         assert fanout.SCHEDULER in os.environ

@@ -186,7 +186,7 @@ class Scenes:
 
     def scene(self, jobs: Sequence[Job]) -> Scene:
         """The scene of a batch; each job's part depends on its own seed alone."""
-        shown = self.healed(self.pictures(jobs))
+        shown = self._healed(self.pictures(jobs))
         old = planes.only(shown.masks, self.chosen)
         if self.settings.masks == JOINT:
             region = regions.filled(old, None, self.settings.dilate)
@@ -201,7 +201,7 @@ class Scenes:
         whole = planes.laid_over(planes.without(shown.masks, self.chosen), new, shown.overlap)
         return Scene(shown, whole, region, rows, self.chosen)
 
-    def healed(self, shown: Pairs) -> Pairs:
+    def _healed(self, shown: Pairs) -> Pairs:
         """The pictures as they are without their old objects: with the class `within` in their place."""
         if self.within is None:
             return shown

@@ -172,7 +172,7 @@ def recipe(ws: Workspace, pairs: Pairs, jobs: list[Job], models: Trained, origin
         "version": VERSION, "pairs": pairs.digest, "seed": ws.seed, "weights": models.weights,
         "ellipses": [scenes.settings.dilate, scenes.settings.opening],
         **({"scenes": scenes.recipe} if scenes.recipe else {}),
-        **(scenes.beside(settings.method == SDEDIT and settings.guidance_scale != 1)),
+        **scenes.beside(True),  # guidance if any, and what a row's area is of
         "style": _decisive(settings),
         "backbone": features.recipe(settings.backbone, settings.weights, settings.input_range, ws.seed),
         "vgg": vgg.recipe(settings.vgg, settings.vgg_weights, ws.seed) if looks.lambda_vgg else None,

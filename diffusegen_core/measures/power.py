@@ -143,7 +143,7 @@ def limit(seeds: int, images: int, generators: int, together: str = "", own: Own
         return ""
     pairs_of = f" with the pairs of {counted(generators, 'generator')}" if generators > 1 else ""
     spread = " by the spread of this run's own results" if own is not None else ""
-    takes = _takes(told, images, "generator" if generators > 1 else "repetition",
+    takes = _takes(told, images, of, "generator" if generators > 1 else "repetition",
                    "the spread of an earlier run" if own is None else "the cautious estimate of chapter 7")
     higher = f"the limit is higher{', and such a gain takes more' if takes else ''}"
     several = (f" Several of these images are of one {together}, so {higher}."
@@ -153,12 +153,12 @@ def limit(seeds: int, images: int, generators: int, together: str = "", own: Own
             f"{tests} and {counted(seeds, 'repetition')}{pairs_of}.{takes}{several}")
 
 
-def _takes(own: Own, images: int, unit: str, by: str) -> str:
+def _takes(own: Own, images: int, of: str, unit: str, by: str) -> str:
     """What a gain of GAIN would take, `by` which estimate, and what of it is lacking, a sentence; "" where
-    that is nothing."""
+    that is nothing. `of`: what test images are counted, as " that show it"."""
     more_of = own.needed is None or own.needed > own.repeats
     count = f"more than {MOST} {unit}s" if own.needed is None else f"{counted(own.needed, unit)}"
-    least = f"{ceil(own.times * images)} test images"
+    least = f"{ceil(own.times * images)} test images{of}"
     if own.times <= 1:
         took = f"{count}: more than this run has; its test images are enough" if more_of else ""
     else:

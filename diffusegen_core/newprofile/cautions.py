@@ -102,11 +102,14 @@ def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
                 if len(p.data.classes) > 1 else "lesion")
         closer = ("data.window, as given, helps" if p.data.window else "-p data.window 2 -p data.window_size "
                   "32 helps")
-        yield (f"Segmentation networks will not learn the smallest lesions: {counted(len(small), 'pair')} "
+        total = len(data.seen.report.pairs)
+        without = (f" -p data.min_area {least_area(side)} -p data.on_bad skip leaves these out, so that "
+                   "no lesion as small is trained on or painted from: "
+                   f"{total - len(small)} of {total} pairs are left." if 2 * len(small) <= total else "")
+        yield (f"Segmentation networks may miss the smallest lesions: {counted(len(small), 'pair')} "
                f"with a {what} below {SMALL} pixels at {side} px a side. They see whole pictures, so only "
                f"larger images change that. {closer} the painting models alone, which then look at squares "
-               f"around the lesions. -p data.min_area {least_area(side)} -p data.on_bad skip leaves these "
-               "pairs out, so that no lesion as small is trained on or painted from.")
+               f"around the lesions.{without}")
     if len(p.data.classes) > 1 and p.inpaint.classes is None:
         yield (f"All {len(p.data.classes)} classes are moved and repainted together. To paint one and "
                f"leave the others as they are: -p inpaint.classes '[{printable(p.data.classes[-1])}]'; "

@@ -59,7 +59,8 @@ def by_looks(settings: Data, report: Report, left_out: Collection[str], network:
     looked = [f"{row.k}: {row.silhouette:.2f}, {counted(row.smallest, 'pair')}" for row in found.itertuples()]
     which = f" of a sample of {len(rows)} pairs" if len(rows) < len(names) else ""
     why = (f"silhouette{which} by K, as chapter 1 plots it, and smallest cluster: "
-           f"{'; '.join(looked) or 'none'}. No K above {ks[-1]} was tried: fewer than {EACH} pairs a cluster")
+           f"{'; '.join(looked) or 'none'}"
+           f"{f'. Above {ks[-1]}, clusters have fewer than {EACH} pairs' if ks[-1] < MOST_K else ''}")
     clear = found[(found["smallest"] >= LEAST) & (found["silhouette"] > CLEAR)]
     if clear.empty:
         return Grouping(1, len(names), f"{why}. One model for all: no K is above {CLEAR} with {LEAST} pairs "

@@ -30,6 +30,7 @@ UPRIGHT = 20.0  # degrees by which lesions in grey images may be turned
 # Guidance with which lesions in grey images stand out from their surroundings about as much as real ones; 2
 # exaggerates them: benchmarks/README.md, "Guidance in grey images".
 GREY_GUIDANCE = 1.25
+BESIDE_GUIDANCE = 1.0  # the same where other classes stay as they are, and guidance is of the lesion alone
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ def make(wish: Wish) -> New:
     decoder = LADDER[0].decoder
     network = guesses.available(wish.weights, decoder, wish.input_range)
     known = {name: line.value for name, line in network.sections["cluster"].items()}
-    size = changes.get("data", {}).get("image_size")
+    size, k = changes.get("data", {}).get("image_size"), changes.get("cluster", {}).get("k")
 
     @cache
     def groups(side: int) -> Grouping:
+        if isinstance(k, int) and k > 0:
+            return Grouping(k, max(1, data.pairs // (2 * k)), GIVEN)
         if not network.known:
             return grouping.by_number(data.pairs)
         settings = data.settings.model_copy(update={"image_size": size or side})
@@ -112,10 +115,13 @@ def _sections(wish: Wish, data: Folder, network: Weights, groups: Grouping, rung
     merged: Sections = {"": {"device": Line(wish.device), **rest.pop("")}, "data": _data_lines(data, rung),
                         "cluster": {**cluster, **network.sections["cluster"]}, **rest}
     if data.settings.channels == 1:
-        guidance = Line(GREY_GUIDANCE, "at 2, lesions in grey images came out much darker than real ones")
+        is_beside = bool((wish.changes or {}).get("inpaint", {}).get("classes"))
+        guidance = (Line(BESIDE_GUIDANCE, "above 1, lesions beside classes that stay came out too dark")
+                    if is_beside else
+                    Line(GREY_GUIDANCE, "at 2, lesions in grey images came out much darker than real ones"))
         merged["inpaint"] = {**rest["inpaint"], "guidance_scale": guidance, "turn": Line(
             UPRIGHT, "degrees: grey images, as of ultrasound or CT, usually have an up and a down; 180: any")}
-        merged["style"] = {**rest["style"], "guidance_scale": Line(GREY_GUIDANCE, "as for painting")}
+        merged["style"] = {**rest["style"], "guidance_scale": Line(guidance.value, "as for painting")}
     for section in ("style", "evaluate", "segment"):
         merged[section] = {**merged[section], **network.sections[section]}
     return _together(lines.changed(merged, wish.changes or {}, GIVEN))

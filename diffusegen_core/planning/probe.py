@@ -123,7 +123,8 @@ def busy(device: torch.device) -> str:
     load = os.getloadavg()[0]
     return "" if load < BUSY * CPU_COUNT else (
         f"The load of this machine was {load:.1f} on {CPU_COUNT} cores beforehand: other programs were "
-        "computing. The times are for a run beside as much of that: less makes it faster, more slower.")
+        "computing. The times are for a run beside as much of that: with less it is faster, with more, "
+        "slower.")
 
 
 def side_by_side(rates: pd.DataFrame, device: torch.device) -> tuple[int, str]:

@@ -192,7 +192,7 @@ def beside_plan(run: Run, plan: Plan) -> tuple[str, bool]:
         return "", False
     folder = relative(run.folder)
     if holder := lock.holder(run.folder):
-        return f"This run is being made by {holder}: `diffusegen status {folder}` tells its time left.", False
+        return f"This run is in use by {holder}: `diffusegen status {folder}` tells what it is doing.", False
     table = standing.table(run.params, run.read)
     statuses = set(table["status"])
     if not statuses & {*TO_DO, "refused"}:

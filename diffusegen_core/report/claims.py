@@ -20,6 +20,7 @@ from diffusegen_core.report import comparisons, otherclaims, paperclaims
 from diffusegen_core.report.comparisons import PAPERS_OWN, TRANSFERS, Comparison, Net
 from diffusegen_core.report.paperclaims import PASTING, Claim
 from diffusegen_core.report.rule import (
+    LEARNED,
     LEAST_GENERATORS,
     NOT_MADE,
     THESE_PAIRS,
@@ -148,15 +149,27 @@ def _judged(one: Comparison, images: pd.DataFrame, resamples: int, seed: int,
     absent = [net.label for net, arm in zip(one.nets, arms, strict=True) if arm.empty]
     if absent:
         return replace(asked, reason=f"The results have no {' and no '.join(absent)}.")
+    arms, failed = _learned(arms, measure)
     means = intervals.means(arms[0], arms[1], measure)
     first, second = (arms if one.larger is None else
                      [_gains(*two, measure) for two in ((arms[0], arms[1]), (arms[2], arms[3]))])
     gain = intervals.paired(first, second, measure, resamples, seed, groups.of if groups else None)
-    verdict, reason = decide(gain, intervals.better(arms[0], arms[1], measure), one.claim.helps)
+    verdict, reason = decide(gain, max(means), one.claim.helps, failed)
     scope = "" if verdict == TOO_LITTLE else _scope(one, gain, how)
     return replace(asked, means=means, difference=gain.mean, low=gain.low, high=gain.high, images=gain.images,
                    seeds=gain.seeds, generators=gain.generators, verdict=verdict, reason=reason, scope=scope,
                    in_words=one.in_words(how))
+
+
+def _learned(arms: list[pd.DataFrame], measure: str) -> tuple[list[pd.DataFrame], int]:
+    """The rows without the seeds at which both networks of a pair fail, and the number of these seeds; all
+    rows, and 0, where that leaves none."""
+    best = pd.concat([intervals.better(first, second, measure)
+                      for first, second in zip(arms[::2], arms[1::2], strict=True)], axis=1).min(axis=1)
+    failed = best.index[best < LEARNED]
+    if len(failed) == len(best):
+        return arms, 0
+    return [arm[~arm["seed"].isin(failed)] for arm in arms], len(failed)
 
 
 def _scope(one: Comparison, gain: Interval, how: Augment) -> str:

@@ -136,8 +136,8 @@ def moved(result: Evaluated) -> Iterator[tuple[DataType, DataType, str]]:
 
 
 def seams(run: Run) -> Iterator[tuple[DataType, str]]:
-    """Each styled type whose borders of the filled region became clearly more visible, also than the real
-    sources are at the same place, and a sentence on that."""
+    """Each styled type whose borders of the filled region became clearly more visible than before, and than
+    in the real sources at the same place, and a sentence on that."""
     result = run.finished("style")
     for kind, one in result.sets.items() if result else ():
         before, after = (one.manifest[f"seam_{when}"].mean() for when in ("before", "after"))

@@ -9,8 +9,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from math import isnan, nan
 
-import pandas as pd
-
 from diffusegen_core.measures import power
 from diffusegen_core.measures.intervals import Interval
 from diffusegen_core.report.paperclaims import Claim
@@ -26,8 +24,8 @@ NOT_MADE = "not made yet"  # no verdict: the chapter whose results are compared 
 RULE = {
     TOO_LITTLE: f"There are fewer than {LEAST_IMAGES} test images or {LEAST_SEEDS} seeds; or a data type or "
                 f"test set is absent; or all test images are of one sequence, centre or patient; or neither "
-                f"network reaches a mean of {LEARNED} in so many of the seeds that fewer than {LEAST_SEEDS} "
-                "are left.",
+                f"network reaches a mean of {LEARNED}. Seeds at which neither does are left out if there are "
+                "others.",
     NO_EFFECT: "Otherwise, the claim is that something helps, and the 95 % interval of the difference lies "
                f"wholly between -{SMALLEST} and +{SMALLEST}, whether or not it contains 0: any effect is too "
                "small to matter.",
@@ -86,26 +84,33 @@ class Verdict:
         return f"{self.verdict} {self.scope}".strip()
 
 
-def decide(gain: Interval, best: pd.Series, helps: bool = True) -> tuple[str, str]:
-    """The verdict by `RULE` and its reason, from a paired difference and, by seed, the better mean of the two
-    that were compared. Where both networks of a seed fail, their difference says nothing about the data.
+def decide(gain: Interval, best: float, helps: bool = True, failed: int = 0) -> tuple[str, str]:
+    """The verdict by `RULE` and its reason, from a paired difference and the best mean of what was compared.
+    `failed` more seeds, at which both networks fail, are in neither: they say nothing about the data.
 
     `helps`: whether the claim is that something helps, so that an effect too small to matter is NO_EFFECT.
     """
     if gain.images < LEAST_IMAGES:
         return TOO_LITTLE, f"Test images in common: {gain.images}, fewer than {LEAST_IMAGES}."
+    if failed and gain.seeds < LEAST_SEEDS:
+        return TOO_LITTLE, (f"Neither network segments in {failed} of {gain.seeds + failed} repetitions, "
+                            f"which leaves fewer than {LEAST_SEEDS}.")
     if gain.seeds < LEAST_SEEDS:
         return TOO_LITTLE, (f"Seeds in common: {gain.seeds}, fewer than {LEAST_SEEDS}: too few to tell an "
                             "effect of the data from chance in training.")
     if isnan(gain.low):
         return TOO_LITTLE, ("The test images are all of one sequence, centre or patient, which says "
                             "nothing about others.")
-    failed = int((best < LEARNED).sum())
-    if failed == len(best):
-        return TOO_LITTLE, f"Neither network segments: the better mean is {best.max():.3f}."
-    if len(best) - failed < LEAST_SEEDS:
-        return TOO_LITTLE, (f"Neither network segments in {failed} of {len(best)} repetitions, which leaves "
-                            f"fewer than {LEAST_SEEDS}.")
+    if best < LEARNED:
+        return TOO_LITTLE, f"Neither network segments: the better mean is {best:.3f}."
+    verdict, reason = _by_interval(gain, helps)
+    left_out = (f" Left out: {failed} of {gain.seeds + failed} repetitions, in which neither network "
+                "segments." if failed else "")
+    return verdict, f"{reason}{left_out}"
+
+
+def _by_interval(gain: Interval, helps: bool) -> tuple[str, str]:
+    """The verdict on enough data, and its reason."""
     if helps and gain.low > -SMALLEST and gain.high < SMALLEST:
         return NO_EFFECT, f"The interval lies within {SMALLEST} of 0."
     if gain.low > 0:
@@ -123,11 +128,10 @@ def needs(one: Verdict) -> str:
     if one.images < LEAST_IMAGES:
         return f"a verdict needs {LEAST_IMAGES} images"
     if one.seeds < LEAST_SEEDS:
-        return f"a verdict needs {LEAST_SEEDS} repetitions ({one.chapter}.seeds)"
-    if isnan(one.low):
-        return "the test images are of one sequence, centre or patient"
-    return ("neither network segments" if max(one.means) < LEARNED
-            else "both networks fail in some repetitions")
+        return (f"a verdict needs {LEAST_SEEDS} repetitions ({one.chapter}.seeds) in which a network "
+                "segments")
+    return ("the test images are of one sequence, centre or patient" if isnan(one.low)
+            else "neither network segments")
 
 
 def joined(verdicts: Collection[str]) -> str:

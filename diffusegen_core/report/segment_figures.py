@@ -166,7 +166,9 @@ def _typical(result: Tested, rows: int) -> pd.DataFrame:
     done = result.runs[result.runs["status"] == OK]
     if done.empty:
         return done
-    by_seed = result.images.groupby("seed")["dice"].mean().reindex(sorted(set(done["seed"]))).sort_values()
-    middle = done[done["seed"] == by_seed.index[(len(by_seed) - 1) // 2]]
+    kinds = done.groupby("seed")["data_type"].nunique()
+    whole = sorted(kinds.index[kinds == kinds.max()])  # with networks of the most data types
+    by_seed = result.images.groupby("seed")["dice"].mean().reindex(whole).sort_values()
+    middle = done[done["seed"] == by_seed.index[len(by_seed) // 2]]
     ascending = middle.sort_values(["size", "samples", "ratio"], kind="stable")
     return ascending.groupby("data_type", sort=False).tail(1).sort_index().head(rows)

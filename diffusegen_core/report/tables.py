@@ -229,7 +229,7 @@ def network(p: Params) -> Table:
         ours, theirs = (parameter_count(UNet(m, s, planes=kind)) for m, s, kind in
                         ((p.model, p.model_size, Planes.of(p.data)), (PAPER, 256, Planes())))
     rows = [("parameters", f"{ours / 1e6:.2f} M", f"{theirs / 1e6:.2f} M"),
-            ("size of windows" if p.data.window else "image size", str(p.model_size), "256"),
+            ("image size", f"{p.model_size}{' (windows)' if p.data.window else ''}", "256"),
             ("base width", str(p.model.base_channels), str(PAPER.base_channels)),
             ("multipliers", " ".join(map(str, p.model.channel_mult)), " ".join(map(str, PAPER.channel_mult))),
             ("residual blocks a level", str(p.model.res_blocks), str(PAPER.res_blocks)),
