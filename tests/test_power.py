@@ -33,7 +33,9 @@ def test_the_gains_on_the_page_about_data_of_one_s_own_are_those_computed():
         assert cells.split(" | ") == [f"{power.visible(5, int(images), generators):.2f}"
                                       for generators in (1, 3, 5)]
     three = [f"{power.visible(3, images):.2f}" for images in (20, 200)]
-    assert f"With three seeds the first column is {three[0]} and {three[1]}." in " ".join(page.split())
+    assert f"With three seeds the first column is {three[0]} and {three[1]}; " in " ".join(page.split())
+    assert "the second stays as it is" in page
+    assert all(power.visible(3, images, 3) == power.visible(5, images, 3) for images in (20, 200))
 
 
 def test_the_largest_gain_measured_is_the_one_that_new_names():
