@@ -85,7 +85,8 @@ def _classes(made: "Checkup") -> dict[str, str]:
 def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":
     """The same with a line on patients where these are unknown, and one on whether the pairs are enough for a
     verdict."""
-    from diffusegen_core.data.checkup import LOOK, OK
+    from diffusegen_core.data.checkup import LOOK, OK, showing
+    from diffusegen_core.data.checkup import listed as told
     from diffusegen_core.measures.power import LEAST_IMAGES
     from diffusegen_core.newprofile import firstlook, guesses
     lines: list[tuple[str, str, str]] = []
@@ -106,10 +107,14 @@ def _with_prospects(made: "Checkup", settings: "Data") -> "Checkup":
         own = settings.model_copy(update={"source": str(listed.folder), "count": None})  # as `new` takes them
         usable = {pair.name for pair in made.report.pairs}
         given = None if settings.holdout == type(settings)().holdout else settings.holdout or 0.0
-        held = (firstlook.share(listed, usable, own)[1] if given is None else
-                len(usable.intersection(firstlook.held_out(listed, own, given))))
+        names = (firstlook.share(listed, usable, own, made.seen)[1] if given is None else
+                 usable.intersection(firstlook.held_out(listed, own, given)))
+        held, few = len(names), {name: shown for name, shown in showing(made.seen, own, names).items()
+                                 if shown < LEAST_IMAGES and len(own.classes) > 1}
         of = f"{counted(count, 'pair')}, of which `new` holds out {held}"
-        lines.append((OK, "number", f"{of}: enough for a verdict") if held >= LEAST_IMAGES else
+        rare = f", but not on single classes with fewer than {LEAST_IMAGES}: {told(few)}" if few else ""
+        lines.append((LOOK if few else OK, "number", f"{of}: enough for a verdict{rare}")
+                     if held >= LEAST_IMAGES else
                      (LOOK, "number", f"{of}: too few for a verdict, which needs {LEAST_IMAGES} test images"
                                       f"{_enough(firstlook.least(listed, usable, own), firstlook.MOST)}"))
     return replace(made, lines=[*made.lines, *lines])

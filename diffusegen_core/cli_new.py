@@ -52,7 +52,7 @@ def new(
     from diffusegen_core.newprofile import making  # this takes seconds
     there = folder if folder.exists() else params.resolve(folder)
     file = str(Path(weights).absolute()) if weights and Path(weights).exists() else weights
-    typer.echo("Looking at the data, then timing this device; that takes a minute or two.", err=True)
+    typer.echo("Looking at the data, then timing this device; that takes some minutes.", err=True)
     made = making.make(Wish(there.absolute(), minutes, device, out, images, masks, patients, file,
                             input_range, changes))
     made.write()

@@ -233,6 +233,24 @@ def test_as_many_pairs_are_held_out_as_a_verdict_needs(tmp_path, count, patients
     assert firstlook.look(tmp_path / "pairs", {}, None, {"holdout": 0.1}).settings.holdout == 0.1
 
 
+def test_a_class_that_some_pairs_lack_has_as_many_test_images_as_a_verdict_needs(tmp_path):
+    """90 slices, of which 78 show a lesion, once got 24 test images, 18 of them with a lesion: no verdict."""
+    for number in range(90):
+        shade = np.random.default_rng(number).integers(0, 255, (1, 16, 16), np.uint8)
+        masks = np.zeros((2, 16, 16), np.uint8)
+        masks[0, 4:8, 4:8], masks[1, 9:12, 9:12] = 1, number % 7 > 1
+        dataset.write_pair(tmp_path / "pairs", f"image{number}", shade, masks)
+    given = {"image_size": 16, "labels": {"1": "organ", "2": "lesion"}, "channels": 1}
+    seen = firstlook.look(tmp_path / "pairs", {}, None, given)
+    assert seen.shown(16)["lesion"] >= 20
+    less = firstlook.look(tmp_path / "pairs", {}, None, {**given, "holdout": seen.settings.holdout - 0.05})
+    assert len(less.held) >= 20 > less.shown(16)["lesion"], "the least share that does"
+    checked = call("data", "check", tmp_path / "pairs", *(
+        word for name, value in [("labels", "{1: organ, 2: lesion}"), ("channels", "1")]
+        for word in ("-p", f"data.{name}={value}"))).stdout
+    assert f"`new` holds out {len(seen.held)}: enough for a verdict" in " ".join(checked.split())
+
+
 def test_all_pairs_are_the_last_of_the_sets_where_all_are_painted_into():
     def sizes(rung: int, pairs: int) -> list[int]:
         return ladder.sections(ladder.LADDER[rung], pairs, 20, 1, pairs)["augment"]["sizes"].value

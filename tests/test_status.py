@@ -13,6 +13,8 @@ from parameters import keep_params
 from test_cli import call
 
 from diffusegen_core import Run
+from diffusegen_core.chapters import standing
+from diffusegen_core.config import params
 from diffusegen_core.parallel import progress
 from diffusegen_core.planning import display, remaining, status
 from diffusegen_core.store import files, lock, ownparams
@@ -58,6 +60,14 @@ def test_it_waits_for_no_library_of_networks_and_reads_no_finished_grid_twice(
     monkeypatch.setattr(Run, "finished", lambda run, name: reads.append(name))
     told(nano_run)
     assert reads == []
+
+
+def test_what_nobody_asked_for_is_not_to_be_made_before_anything_is_either(nano_values: dict, tmp_path: Path):
+    values = {**nano_values, "run_dir": str(tmp_path / "run")}
+    values["gan"], values["inpaint"] = {"source": None}, {**nano_values["inpaint"], "baselines": None}
+    table = standing.table(params.validate(values), Run(params.validate(values)).read)
+    assert set(table.loc[["gan", "paste"], "status"]) == {"none"}
+    assert table.loc["inpaint", "status"] == "to make"
 
 
 def test_what_is_stale_is_told_with_its_parameter_and_what_follows_from_it(nano_run: Run):

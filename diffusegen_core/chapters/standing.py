@@ -19,6 +19,7 @@ RESULTS = {"data": "pairs", "cluster": "clusters", "windows": "windows", "train"
 # The chapters whose pages make results, in the book's order, and their numbers there.
 NUMBERS = {"cluster": 1, "train": 2, "inpaint": 3, "style": 4, "evaluate": 5, "segment": 6, "augment": 7}
 COLUMNS = ["status", "reason", "differing", "set_aside"]  # of `table`
+NONE = ("none", "The parameters ask for none.", (), False)
 
 
 @contextlib.contextmanager
@@ -55,7 +56,9 @@ def table(p: Params, read: Callable[[str], Any]) -> pd.DataFrame:
     # Left out: windows that are the pairs themselves, and further generators or a filter not asked for.
     alike = {"windows": not p.data.window, "further": p.generators == 1,
              **dict.fromkeys(("scorers", "filter"), not p.filter.folds)}
-    rows = [(name, *_of(name, read)) for name in RESULTS if not alike.get(name)]
+    unasked = [*([] if p.gan.source else ["gan"]), *([] if p.inpaint.baselines else ["paste"])]
+    rows = [(name, *(NONE if name in unasked else _of(name, read)))
+            for name in RESULTS if not alike.get(name)]
     return pd.DataFrame(rows, columns=["chapter", *COLUMNS]).set_index("chapter")
 
 
@@ -69,7 +72,7 @@ def _of(name: str, read: Callable[[str], Any]) -> tuple[str, str, tuple[str, ...
     except UserError as error:
         return "refused", str(error), (), False
     if result is None:
-        return "none", "The parameters ask for none.", (), False
+        return NONE
     if not getattr(result, "complete", True):  # a grid, of which a part can be read
         return "to make", f"{result.unfinished} of {len(result.runs)} networks are not finished.", (), False
     return "made", "", (), False

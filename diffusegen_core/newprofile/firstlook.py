@@ -145,7 +145,8 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
         settings = settings.model_copy(update={"patients": guess})
     listed, usable = layouts.scan(source, settings), {pair.name for pair in seen.report.pairs}
     if "holdout" not in given:
-        settings = settings.model_copy(update={"holdout": share(listed, usable, settings, seed)[0]})
+        part, _ = share(listed, usable, settings, seen.seen, seed)
+        settings = settings.model_copy(update={"holdout": part})
     told, held = patients.split(listed, settings, seed)
     if guess:
         seen = seen.told_patients(settings)
@@ -154,11 +155,15 @@ def look(source: Path, globs: Mapping[str, str], told_by: str | None, given: Map
                   [name for name in held if name in usable])
 
 
-def share(listed: Report, usable: Collection[str], settings: Data, seed: int = 0) -> tuple[float, int]:
-    """The least of SHARES that holds out as many images as a verdict needs, or else OF_FEW, and how many it
-    holds out of those whose names are `usable`."""
-    held = {part: len(set(usable).intersection(held_out(listed, settings, part, seed))) for part in SHARES}
-    part = next((part for part, count in held.items() if count >= power.LEAST_IMAGES), OF_FEW)
+def share(listed: Report, usable: Collection[str], settings: Data, seen: checkup.Seen,
+          seed: int = 0) -> tuple[float, set[str]]:
+    """The least of SHARES that holds out as many images as a verdict on each class needs, or else as one on
+    all of them needs, or else OF_FEW; and those of the `usable` names that it holds out."""
+    held = {part: set(usable).intersection(held_out(listed, settings, part, seed)) for part in SHARES}
+    enough = [part for part, names in held.items() if len(names) >= power.LEAST_IMAGES]
+    of_each = [part for part in enough
+               if min(checkup.showing(seen, settings, held[part]).values()) >= power.LEAST_IMAGES]
+    part = next(iter([*of_each, *enough]), OF_FEW)
     return part, held[part]
 
 

@@ -38,7 +38,7 @@ class Rung:
 DECODER = (64, 32, 16)
 LADDER = (
     Rung(side=32, base=32, mult=(1, 2), attention=16, images=2000, batch=8, lr=1e-3, sources=12, samples=2,
-         epochs=8, decoder=DECODER, seeds=1, filtered=False, origin="as in params/smoke.yaml, but smaller"),
+         epochs=8, decoder=DECODER, seeds=1, filtered=False, origin="as in params/smoke.yaml"),
     Rung(side=32, base=32, mult=(1, 2), attention=16, images=3200, batch=8, lr=1e-3, sources=16, samples=2,
          epochs=12, decoder=DECODER, seeds=3, filtered=False, origin="as in params/smoke.yaml"),
     Rung(side=48, base=32, mult=(1, 2, 2), attention=12, images=6000, batch=4, lr=5e-4, sources=24,
