@@ -423,14 +423,14 @@ def test_small_lesions_are_left_out_if_they_are_few(checkout, tmp_path, timed, o
     assert "-p data.min_area 0.011719 -p data.on_bad skip leaves these out" in told[0]
     assert told[0].endswith(" trained on or painted from: 12 of 20 pairs are left.")
     comment = " ".join(made.text.replace("#", "").split())
-    assert "lesions as small are painted; 0.011719 with on_bad: skip" in comment
+    assert "trained on, and painted as small; 0.011719 with on_bad: skip" in comment
     closer = making.make(Wish(tmp_path / "pairs", 1, changes={"data": {"window": 2, "window_size": 32}}))
     assert any("that. data.window, as given, helps the painting models alone" in line
                for line in closer.limits)
     two = made.data.settings.model_copy(update={"labels": {1: "a", 2: "b"}})
     seen = replace(made.data, settings=two)
     seen.seen.seen.areas[:] = [(0.001, "0", 1), (0.5, "0", 0)]
-    assert seen.small_classes(32) == ["b"]
+    assert seen.small_ones(32) == "region of b"
 
 
 def test_the_sets_fit_the_pairs_that_are_left(checkout, tmp_path, timed, offline):

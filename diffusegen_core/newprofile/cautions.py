@@ -96,10 +96,9 @@ def _more(enough: tuple[float, int] | None) -> str:
 def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
     if out := sorted(data.left_out(side)):
         yield (f"Left out: {counted(len(out), 'pair')} with a lesion below {SMALL} pixels "
-               f"at {side} px a side, which no network learns ({some([printable(name) for name in out])}).")
+               f"at {side} px a side, which networks hardly learn "
+               f"({some([printable(name) for name in out])}).")
     elif p.data.min_area is None and (small := data.small(side)):
-        what = (f"region of {some([printable(name) for name in data.small_classes(side)])}"
-                if len(p.data.classes) > 1 else "lesion")
         closer = ("data.window, as given, helps" if p.data.window else "-p data.window 2 -p data.window_size "
                   "32 helps")
         total = len(data.seen.report.pairs)
@@ -107,9 +106,9 @@ def _of_masks(p: Params, data: Folder, side: int) -> Iterator[str]:
                    "no lesion as small is trained on or painted from: "
                    f"{total - len(small)} of {total} pairs are left." if 2 * len(small) <= total else "")
         yield (f"Segmentation networks may miss the smallest lesions: {counted(len(small), 'pair')} "
-               f"with a {what} below {SMALL} pixels at {side} px a side. They see whole pictures, so only "
-               f"larger images change that. {closer} the painting models alone, which then look at squares "
-               f"around the lesions.{without}")
+               f"with a {data.small_ones(side)} below {SMALL} pixels at {side} px a side. They see whole "
+               f"pictures, so only larger images change that. {closer} the painting models alone, which then "
+               f"look at squares around the lesions.{without}")
     if len(p.data.classes) > 1 and p.inpaint.classes is None:
         yield (f"All {len(p.data.classes)} classes are moved and repainted together. To paint one and "
                f"leave the others as they are: -p inpaint.classes '[{printable(p.data.classes[-1])}]'; "

@@ -7,7 +7,7 @@ from typing import Any
 
 from diffusegen_core.config import params
 from diffusegen_core.config.data import Data
-from diffusegen_core.config.errors import UserError
+from diffusegen_core.config.errors import UserError, printable, some
 from diffusegen_core.config.text import counted
 from diffusegen_core.data import checkup, layouts, patients
 from diffusegen_core.data.checkup import Checkup
@@ -59,10 +59,12 @@ class Folder:
         """The pairs with a lesion below SMALL pixels at a run's size."""
         return {name for area, name, _ in self.seen.seen.areas if area * side**2 < SMALL}
 
-    def small_classes(self, side: int) -> list[str]:
-        """The classes of these lesions, in their order."""
+    def small_ones(self, side: int) -> str:
+        """What of these pairs is so small: "lesion", or with several classes "region of kidney, tumour"."""
         numbers = {number for area, _, number in self.seen.seen.areas if area * side**2 < SMALL}
-        return [self.settings.classes[number] for number in sorted(numbers)]
+        if len(self.settings.classes) == 1:
+            return "lesion"
+        return f"region of {some([printable(self.settings.classes[number]) for number in sorted(numbers)])}"
 
     def left_out(self, side: int) -> set[str]:
         """The `small` pairs if they are few enough to leave out, and the user has not decided about them."""

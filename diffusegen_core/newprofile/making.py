@@ -168,12 +168,12 @@ def _small_lines(data: Folder, side: int) -> dict[str, Line]:
     if not (small := data.small(side)):
         return {"min_area": Line(None, f"no lesion is below {SMALL} pixels at this size")}
     if not data.left_out(side):
-        return {"min_area": Line(None, f"{counted(len(small), 'pair')} with a lesion below {SMALL} pixels at "
-                                       "this size, too many to leave out: they are trained on, and lesions "
-                                       f"as small are painted; {firstlook.least_area(side)} with on_bad: "
+        return {"min_area": Line(None, f"{counted(len(small), 'pair')} with a {data.small_ones(side)} below "
+                                       f"{SMALL} pixels at this size, too many to leave out: trained on, and "
+                                       f"painted as small; {firstlook.least_area(side)} with on_bad: "
                                        "skip would leave them out")}
-    why = (f"{SMALL} pixels at this size: {counted(len(small), 'pair')} with a smaller lesion, which no "
-           "network learns")
+    why = (f"{SMALL} pixels at this size: {counted(len(small), 'pair')} with a smaller "
+           f"{data.small_ones(side)}, which networks hardly learn")
     return {"min_area": Line(firstlook.least_area(side), why),
             "on_bad": Line("skip", "leaves these out, and lists them in data/left_out.csv")}
 

@@ -17,6 +17,7 @@ LEAST_IMAGES, LEAST_SEEDS = power.LEAST_IMAGES, power.LEAST_SEEDS
 LEAST_GENERATORS = 3  # for a verdict on the method, and not on the pairs of one training alone
 SMALLEST = 0.01  # the smallest difference in Dice or IoU that matters in practice
 LEARNED = 0.1  # a network below this mean Dice or IoU does not segment
+NEITHER = "Neither network segments"
 
 SUPPORTED, REFUTED, NO_EFFECT = "supported", "refuted", "no practical effect"
 UNDECIDED, TOO_LITTLE = "undecided", "too little data"
@@ -93,7 +94,7 @@ def decide(gain: Interval, best: float, helps: bool = True, failed: int = 0) -> 
     if gain.images < LEAST_IMAGES:
         return TOO_LITTLE, f"Test images in common: {gain.images}, fewer than {LEAST_IMAGES}."
     if failed and gain.seeds < LEAST_SEEDS:
-        return TOO_LITTLE, (f"Neither network segments in {failed} of {gain.seeds + failed} repetitions, "
+        return TOO_LITTLE, (f"{NEITHER} in {failed} of {gain.seeds + failed} repetitions, "
                             f"which leaves fewer than {LEAST_SEEDS}.")
     if gain.seeds < LEAST_SEEDS:
         return TOO_LITTLE, (f"Seeds in common: {gain.seeds}, fewer than {LEAST_SEEDS}: too few to tell an "
@@ -102,7 +103,7 @@ def decide(gain: Interval, best: float, helps: bool = True, failed: int = 0) -> 
         return TOO_LITTLE, ("The test images are all of one sequence, centre or patient, which says "
                             "nothing about others.")
     if best < LEARNED:
-        return TOO_LITTLE, f"Neither network segments: the better mean is {best:.3f}."
+        return TOO_LITTLE, f"{NEITHER}: the better mean is {best:.3f}."
     verdict, reason = _by_interval(gain, helps)
     left_out = (f" Left out: {failed} of {gain.seeds + failed} repetitions, in which neither network "
                 "segments." if failed else "")
@@ -128,8 +129,8 @@ def needs(one: Verdict) -> str:
     if one.images < LEAST_IMAGES:
         return f"a verdict needs {LEAST_IMAGES} images"
     if one.seeds < LEAST_SEEDS:
-        return (f"a verdict needs {LEAST_SEEDS} repetitions ({one.chapter}.seeds) in which a network "
-                "segments")
+        sound = " in which a network segments" if one.reason.startswith(NEITHER) else ""
+        return f"a verdict needs {LEAST_SEEDS} repetitions ({one.chapter}.seeds){sound}"
     return ("the test images are of one sequence, centre or patient" if isnan(one.low)
             else "neither network segments")
 
