@@ -244,7 +244,8 @@ def test_a_whole_run_answers_what_it_can_and_a_partial_one_says_how_to_go_on(nan
     assert [one.question for one in answer.questions(partial)] == ["What do they cost?"]
     page = opening.page(partial)
     assert page.startswith("# What this run has made\n")
-    assert headings(page)[:2] == ["The cost", "Key numbers"]
+    assert headings(page)[:2] == ["The pairs so far", "Key numbers"]
+    assert "Look at these pairs before you make the rest: " in page
     assert not re.search("95 %|The answers|What this run found", page), "of which the page has none"
     lacking, *_ = answer.missing(partial, [])
     assert lacking == ("Chapters 5 to 8 are not made. Next: `diffusegen run params.yaml` in the folder run. "

@@ -47,6 +47,8 @@ from diffusegen_core.store.stamps import in_place
 CITATION = Path(__file__).parents[2] / "CITATION.cff"
 ANSWERS, EXTREMES = "The answers", "Best and worst pairs"
 SMOOTHEST = "The dashed line is that border, the solid one the mask's."  # where no measure calls pairs good
+LOOK = ("Look at these pairs before you make the rest: {doc}`own_data` says what to look for, under *What is good "
+        "enough* and *Symptoms and cures*.")
 STRIP, ENDS = "strip", "best_and_worst"  # pictures in the figures folder of the run
 
 
@@ -58,7 +60,9 @@ def page(run: Run) -> str:
         ANSWERS: lambda: _answers(run), "Key numbers": lambda: _numbers(run),
         EXTREMES: lambda: _extremes(run)}.items()}
     nothing = "" if made[ANSWERS] else _nothing(run, progress)
-    heads = {ANSWERS: "The cost"} if answer.COST_ALONE in made[ANSWERS] else {}
+    heads = {ANSWERS: "The pairs so far"} if answer.COST_ALONE in made[ANSWERS] else {}
+    if heads and progress.todo:
+        made[ANSWERS] = f"{LOOK}\n\n{made[ANSWERS]}"
     word = "has made" if heads or nothing else "found"
     if SMOOTHEST in made[EXTREMES]:
         heads[EXTREMES] = "Smoothest and roughest borders"
