@@ -47,8 +47,8 @@ from diffusegen_core.store.stamps import in_place
 CITATION = Path(__file__).parents[2] / "CITATION.cff"
 ANSWERS, EXTREMES = "The answers", "Best and worst pairs"
 SMOOTHEST = "The dashed line is that border, the solid one the mask's."  # where no measure calls pairs good
-LOOK = ("Look at these pairs before you make the rest: {doc}`own_data` says what to look for, under *What is good "
-        "enough* and *Symptoms and cures*.")
+LOOK = ("Look at these pairs before you make the rest: {doc}`own_data` says what to look for, under *What is "
+        "good enough* and *Symptoms and cures*.")
 STRIP, ENDS = "strip", "best_and_worst"  # pictures in the figures folder of the run
 
 
