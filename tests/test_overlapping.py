@@ -25,7 +25,7 @@ from diffusegen_core.diffusion import checkpoints
 from diffusegen_core.measures import overlap
 from diffusegen_core.report import figures, review, segment_figures
 from diffusegen_core.run import Run
-from diffusegen_core.segmentation import segnet
+from diffusegen_core.segmentation import segnet, softdice
 from diffusegen_core.store import lock
 from diffusegen_core.store.stamps import GENERATORS
 
@@ -101,7 +101,7 @@ def test_a_loss_falls_to_nothing_only_where_every_class_is_right() -> None:
     right = (truth.float() - 0.5) * 40
     wrong = right.clone()
     wrong[:, 1] *= -1
-    loss = segnet._loss(Planes(1, 3, overlap=True))
+    loss = softdice.loss(Planes(1, 3, overlap=True))
     assert float(loss(right, truth)) < 0.01
     assert float(loss(wrong, truth)) == pytest.approx(1 / 3, abs=0.02), "the mean over classes"
 
