@@ -185,9 +185,9 @@ def _recipe(run: Run, shown: dict[str, np.ndarray], wish: PaintRequest) -> dict[
     places = {"places": painter.PLACES} if wish.mask is None and not wish.remove else {}
     made_by = {**places, "paint": painter.version(p.data, (image.shape for image in shown.values())),
                "masks": masks.VERSION, "windows": windows.version(run.pairs.planes.classes)}
-    stays = {} if wish.keep is None else {"keep": files.pixel_hash(wish.keep)}
+    stays: dict[str, Any] = {} if wish.keep is None else {"keep": files.pixel_hash(wish.keep)}
     if stays and (guided or p.inpaint.seamless or p.inpaint.within):
-        made_by["beside"] = scenes.BESIDE
+        stays = {"keep": [scenes.BESIDE, stays["keep"]]}
     return {
         **guidance, **fit, **stays,
         "pictures": {name: [*image.shape, files.pixel_hash(image)] for name, image in shown.items()},

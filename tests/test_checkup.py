@@ -200,8 +200,7 @@ def test_d6_turned_masks_images_as_masks_black_images_and_copies_are_told(tmp_pa
         "source": str(folder), "patients": r"(png)$", "on_bad": "skip"}}).data)
     assert said(one, "copies") == (
         "ok 1 pair of images that look identical, none of them of different patients. Patients "
-        "stay together, so that none is both trained and tested on; but such images teach less than "
-        "different ones")
+        "stay together: none is both trained and tested on; but such images teach less than different ones")
 
 
 def test_look_alike_slices_of_one_volume_are_no_copies(tmp_path):
@@ -215,7 +214,7 @@ def test_look_alike_slices_of_one_volume_are_no_copies(tmp_path):
                           (("", ""), "look 1 pair of images that look identical: 0 and 1")):
         made.seen.listed = [replace(pair, volume=volume) for pair, volume in
                             zip(made.report.pairs, volumes, strict=True)]
-        assert said(made.told_patients(Data()), "copies").split(". Volumes stay together, ")[0] == told
+        assert said(made.told_patients(Data()), "copies").split(". Volumes stay together: ")[0] == told
 
 
 def test_patients_are_told_where_masks_have_no_labels_yet(tmp_path):

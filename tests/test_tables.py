@@ -172,7 +172,7 @@ def test_the_schedule_and_the_network_stand_beside_the_published_ones(nano_param
     assert guided.frame["this run"].tolist() == ["4", "2", "2", "8", "12"]
     network = tables.network(nano_params).frame.set_index("")
     windows = changed(nano_params, data={"window": 2.0, "window_size": 16})
-    assert tables.network(windows).frame.set_index("").loc["size of windows", "this run"] == "16"
+    assert tables.network(windows).frame.set_index("").loc["image size", "this run"] == "16 (windows)"
     assert "image size" in network.index
     assert network.loc["parameters", "the paper"] == "526.56 M"
     assert (network["this run"] != "").all()

@@ -318,9 +318,8 @@ def _odd_lines(report: Report, seen: Seen, told: Mapping[str, str]) -> list[tupl
         across = [(one, other) for one, other in same if not known.get(one) or known[one] != known.get(other)]
         whose = f", {len(across) or 'none'} of them of different {kind}" if known else ""
         named = some([f"{printable(one)} and {printable(other)}" for one, other in across])
-        rest = f": {named}" if across else (f". {kind.capitalize()} stay together, so that none is both "
-                                            "trained and tested on; but such images teach less than "
-                                            "different ones")
+        rest = f": {named}" if across else (f". {kind.capitalize()} stay together: none is both trained and "
+                                            "tested on; but such images teach less than different ones")
         same_looks = f"{counted(len(same), 'pair')} of images that look identical"
         lines.append((LOOK if across else OK, "copies", f"{same_looks}{whose}{rest}"))
     if report.ignored:
