@@ -284,6 +284,15 @@ def test_the_time_left_falls_with_the_clock_though_the_first_items_take_longer(a
     assert told[-1] == pytest.approx(640, rel=0.1)
 
 
+def test_a_run_does_not_end_before_a_bar_that_has_been_watched_for_minutes():
+    """"about 14 min left; Training 4%, about 1 h 46 min left": the machine had become ten times as slow."""
+    rest = Ahead({"train": 600.0, "inpaint": 100.0}, 1.0)
+    told = [remaining.left(rest, ["train", "inpaint"], {}, spent, [
+        {**LEVEL, "elapsed": spent, "left": 6400.0}]) for spent in (10.0, remaining.LONG)]
+    assert told[0] < 900
+    assert told[1] > 6400
+
+
 def test_where_a_bar_tells_its_time_the_run_tells_one_too():
     rest = Ahead({"train": 200.0, "inpaint": 100.0}, None)
     told = remaining.left(rest, ["train", "inpaint"], {}, 9.0, [{**LEVEL, "elapsed": 4.0, "left": 196.0}])

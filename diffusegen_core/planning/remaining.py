@@ -34,6 +34,7 @@ APART = ("cluster", "evaluate")
 ALIKE = ("segment", "augment")  # they train the same networks: the pace of one is that of the other
 WHOLE = ("train", *ALIKE)  # chapters whose outer bar is of all their work, unless its title has one of PARTS
 PARTS = ("base", "model of all", "Generators", "Features", "details")
+LONG = 300.0  # seconds after which a bar is believed however little of its work is done
 PRIOR = 0.2  # weight of the pace known before, as a share of the run's work: a small part's own is uncertain
 
 
@@ -157,7 +158,8 @@ def left(rest: Ahead, chosen: Sequence[str], finished: Mapping[str, float], elap
 
     `rest` is what was left at the start. `finished` has the seconds that chapters took since then; the next
     chosen one has been under way for `elapsed` seconds, and `levels` is its own progress. A bar of all of its
-    work is believed the more, the further it is: its first items take longer, or run beside something else.
+    work is believed the more, the further or the longer it is under way: its first items take longer, or
+    run beside something else.
     """
     later = [name for name in chosen if name not in finished]
     if not later:
@@ -181,7 +183,7 @@ def left(rest: Ahead, chosen: Sequence[str], finished: Mapping[str, float], elap
         spent = begun["elapsed"]
         share = spent / (spent + begun["left"])
         expected = known.lasting(now)
-        sure = 1.0 if expected is None else min(1.0, (share / PRIOR) ** 2)
+        sure = 1.0 if expected is None else min(1.0, max(share / PRIOR, spent / LONG) ** 2)
         bar = sure * begun["left"] + (1 - sure) * (1 - share) * (expected or 0.0)
         telling[now] = spent * rest.at_once.get(now, 1.0), rest.work.get(now, 0.0) * spent / (spent + bar)
         known = paces(least=0.0)  # a bar tells a time only once it is far enough
