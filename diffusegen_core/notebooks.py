@@ -22,7 +22,7 @@ from diffusegen_core.config.plainfiles import MANY, plain_file
 from diffusegen_core.parallel import progress
 from diffusegen_core.planning.preflight import PAGES
 from diffusegen_core.report import meantfor
-from diffusegen_core.run import GRIDS, Run
+from diffusegen_core.run import GENERATED, GRIDS, Run
 from diffusegen_core.segmentation import experiments
 from diffusegen_core.segmentation.trials import Tested
 from diffusegen_core.store import files, lock, moves, ownpages, stamps
@@ -240,9 +240,22 @@ def complete(run: Run) -> set[str]:
     """The chapters in which nothing is left to do: all results of all generators are made, and no network has
     failed, which would be tried again."""
     fresh = Run(run.params)
-    if run.params.tracking or "to make" in set(fresh.status()["status"].get(["further"], [])):
+    if run.params.tracking:
         return set()
-    return {name for name in _made(fresh) if name not in GRIDS or not _any_failed(fresh.finished(name))}
+    return {name for name in _made(fresh) if _of_further_generators(fresh, name)
+            and (name not in GRIDS or not _any_failed(fresh.finished(name)))}
+
+
+def _of_further_generators(run: Run, chapter: str) -> bool:
+    """Whether the results of a chapter are there of all generators after the first as well."""
+    try:
+        for number in range(1, run.params.generators):
+            for name in GENERATED:
+                if PAGES.get(name, name) == chapter:
+                    run.read(name, number)
+    except UserError:  # NotMadeError is one
+        return False
+    return True
 
 
 def kept(notebook: Path, run: Run) -> bool:

@@ -21,6 +21,7 @@ from made_up import (
     write_set,
 )
 
+from diffusegen_core import notebooks
 from diffusegen_core.chapters import augment, segment
 from diffusegen_core.config import params
 from diffusegen_core.config.errors import UserError
@@ -88,6 +89,18 @@ def test_another_generator_has_models_and_pairs_of_its_own_of_the_same_pairs_and
     assert further.real.names == run.synthetic.real.names
     assert list(further.sets) == list(run.synthetic.sets)
     assert run.status().loc["further", "status"] == "made"
+
+
+@pytest.mark.parametrize(("gone", "complete"), [
+    ((), {"cluster", "train", "inpaint", "style"}), (("style",), {"cluster", "train", "inpaint"}),
+    (("style", "inpaint", "train"), {"cluster"})])
+def test_a_chapter_that_all_generators_have_made_is_complete_whatever_is_left_of_later_ones(
+        grown: tuple[Run, dict[str, Any]], tmp_path: Path, gone: tuple[str, ...], complete: set[str]):
+    """After `run --to 3` with several generators, the next command once executed chapters 1 to 3 again."""
+    folder = shutil.copytree(grown[0].folder, tmp_path / "run")
+    for name in gone:
+        shutil.rmtree(folder / "generators" / "1" / name)
+    assert notebooks.complete(Run.open(folder)) - {"evaluate"} == complete
 
 
 def test_progress_says_which_generator_it_is_of(tmp_path: Path,
