@@ -310,7 +310,9 @@ def test_nothing_is_read_before_it_is_made_and_the_error_says_how_to_make_it(nan
         with pytest.raises(NotMadeError, match=r"has no finished data\. Make it with run\.make\('data'\)"):
             getattr(run, name)
     assert not run.folder.exists()
-    assert set(run.status()["status"]) == {"to make"}
+    status = run.status()["status"]
+    assert status.pop("paste") == "none", "nobody asks for pasted pairs"
+    assert set(status) == {"to make"}
 
 
 def test_in_a_shell_the_error_says_the_whole_command(finished: Path, tmp_path: Path, capsys, monkeypatch):
